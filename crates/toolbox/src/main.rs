@@ -1,0 +1,2 @@
+//! (crate under construction)
+fn main() {}
