@@ -4,7 +4,7 @@
 //! calling convention, the call number and the six argument registers (`struct seccomp_data`), and its result
 //! says what happens: run the call, fail it with an error number, kill, trap, log, or ask a tracer or listener.
 //!
-//! - [`rules`](self) (private) turns the profile into, for each calling convention, a sorted list of number
+//! - `rules` turns the profile into, for each calling convention, a sorted list of number
 //!   ranges and what each range gets. It holds the meaning, which is that of libseccomp as runc drives it.
 //! - `emit` turns the ranges into a balanced binary tree of comparisons. A new filter is evaluated by the kernel
 //!   once for every call number (it remembers which numbers are always allowed), so a tree pays at load time too.
