@@ -237,11 +237,6 @@ pub(crate) fn set_mempolicy(mode: c_int, nodes: &[u64]) -> io::Result<()> {
 }
 
 /// Sends any signal number, real-time ones too.
-pub(crate) fn kill(pid: i32, signal: i32) -> io::Result<()> {
-    // SAFETY: no pointers.
-    check(unsafe { libc::kill(pid, signal) } as _).map(drop)
-}
-
 pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     // SAFETY: a null siginfo is allowed.
     check(unsafe {
