@@ -13,9 +13,11 @@ mod boundary;
 mod console;
 mod host;
 mod measure;
+mod process;
 mod report;
 mod run;
 mod stats;
+mod sys;
 pub mod units;
 
 pub use boundary::{Boundary, Job, Output, Reason, Sample, Setup, Watch, Workload};
