@@ -10,6 +10,7 @@
 //! that comes back renders itself as JSON.
 
 mod boundary;
+mod bundle;
 mod console;
 mod host;
 mod measure;
