@@ -7,15 +7,20 @@
 //! percentile absorb outliers, the samples themselves are in the JSON.
 //!
 //! Start at [`compare`]: [`Setup::boundaries`] lists the boundaries, [`Plan`] says what to run, and the [`Report`]
-//! that comes back renders itself as JSON.
+//! that comes back is rendered by [`table`], [`html`] or [`Report::to_json`].
 
 mod boundary;
+mod bundle;
 mod console;
 mod host;
+pub mod html;
 mod measure;
+mod process;
 mod report;
 mod run;
 mod stats;
+mod sys;
+pub mod table;
 pub mod units;
 
 pub use boundary::{Boundary, Job, Output, Reason, Sample, Setup, Watch, Workload};
