@@ -43,6 +43,28 @@ pub fn rootfs_archive(scratch: &super::Scratch) -> PathBuf {
     archive
 }
 
+/// An image archive as `docker save` writes it (one layer, no compression), named `name`, made by hand: the tests of
+/// one peer must not depend on another.
+pub fn image_archive(scratch: &super::Scratch, name: &str) -> PathBuf {
+    let layer = rootfs_archive(scratch);
+    let digest = super::run(Command::new("sha256sum").arg(&layer)).ok().text()[..64].to_owned();
+    let directory = scratch.dir("image");
+    fs::rename(layer, directory.join("layer.tar")).expect("the layer can be moved");
+    let config = json!({
+        "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
+        "os": "linux",
+        "config": { "Cmd": ["sh"], "Env": ["PATH=/usr/bin:/bin", "FROM=image"], "WorkingDir": "/" },
+        "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{digest}")] }
+    });
+    let manifest = json!([{ "Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"] }]);
+    fs::write(directory.join("config.json"), config.to_string()).expect("the image's configuration can be written");
+    fs::write(directory.join("manifest.json"), manifest.to_string()).expect("the image's manifest can be written");
+    let archive = scratch.join("image.tar");
+    let files = ["manifest.json", "config.json", "layer.tar"];
+    super::run(Command::new("tar").arg("-C").arg(&directory).arg("-cf").arg(&archive).args(files)).ok();
+    archive
+}
+
 pub struct Bundle {
     directory: PathBuf,
     pub config: Value,
