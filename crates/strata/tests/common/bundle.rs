@@ -1,7 +1,7 @@
 //! OCI bundles made on the spot: a root file system of one static busybox and a `config.json` to be varied.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -23,6 +23,7 @@ pub fn fill_rootfs(directory: &Path) {
     for name in ["bin", "dev", "etc", "home/guest", "proc", "root", "sys", "tmp", "var"] {
         fs::create_dir_all(directory.join(name)).expect("a directory of the rootfs can be made");
     }
+    fs::set_permissions(directory.join("tmp"), fs::Permissions::from_mode(0o1777)).expect("a mode can be set");
     let busybox = super::which("busybox").expect("busybox is installed");
     fs::copy(busybox, directory.join("bin/busybox")).expect("busybox can be copied");
     for applet in applets() {
