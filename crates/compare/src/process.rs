@@ -33,7 +33,9 @@ pub(crate) struct Invocation {
     pub hide: Option<PathBuf>,
     /// Text in the output after which a resident workload counts as asleep.
     pub ready: Option<String>,
-    /// Whether output goes to `/dev/null` and orphans are reaped after the last but one program.
+    /// Whether output goes to `/dev/null`.
+    pub quiet: bool,
+    /// Whether orphans are reaped before the last program starts, as a container engine's shim does before it deletes.
     pub as_shim: bool,
 }
 
@@ -86,7 +88,7 @@ pub(crate) fn run(
         let (output, output_write) = sys::pipe()?;
         let (report, report_write) = sys::pipe()?;
         let null;
-        let out = if invocation.as_shim {
+        let out = if invocation.quiet {
             null = fs::OpenOptions::new().write(true).open("/dev/null")?;
             null.as_fd()
         } else {

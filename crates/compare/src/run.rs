@@ -573,12 +573,14 @@ mod tests {
     use super::*;
     use crate::boundary::Output;
 
+    type Answer = Result<(Vec<u8>, i32), Reason>;
+
     /// A boundary without processes: what it is asked goes into `log`.
     struct Fake {
         id: &'static str,
         machine: bool,
         unavailable: bool,
-        answer: fn(&[String]) -> Result<(Vec<u8>, i32), Reason>,
+        answer: fn(&[String]) -> Answer,
         log: std::rc::Rc<std::cell::RefCell<Vec<String>>>,
     }
 
@@ -619,7 +621,7 @@ mod tests {
         }
     }
 
-    fn good(command: &[String]) -> Result<(Vec<u8>, i32), Reason> {
+    fn good(command: &[String]) -> Answer {
         let name = command.get(2).map_or("", String::as_str);
         Ok((
             format!(
@@ -630,12 +632,12 @@ mod tests {
         ))
     }
 
-    fn slow(command: &[String]) -> Result<(Vec<u8>, i32), Reason> {
+    fn slow(command: &[String]) -> Answer {
         let (text, exit) = good(command)?;
         Ok((String::from_utf8_lossy(&text).replace("10.0", "25.0").into(), exit))
     }
 
-    fn broken(command: &[String]) -> Result<(Vec<u8>, i32), Reason> {
+    fn broken(command: &[String]) -> Answer {
         if command.get(2).is_some_and(|n| n == "syscall") { Ok((b"no such call\n".to_vec(), 1)) } else { good(command) }
     }
 

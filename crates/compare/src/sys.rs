@@ -10,6 +10,7 @@ use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 /// A file system view of the run, made in a mount namespace of the watcher's own.
 #[derive(Debug)]
@@ -115,6 +116,25 @@ pub(crate) fn kill(pid: i32, signal: i32) {
     if pid > 1 {
         // SAFETY: kill has no memory preconditions; a positive id names one process.
         unsafe { libc::kill(pid, signal) };
+    }
+}
+
+/// Where [`raise_on_interrupt`]'s handler finds its flag.
+static INTERRUPTED: AtomicPtr<AtomicBool> = AtomicPtr::new(ptr::null_mut());
+
+/// Lets SIGINT, SIGTERM and SIGHUP raise the flag.
+pub(crate) fn raise_on_interrupt(flag: &'static AtomicBool) {
+    INTERRUPTED.store(ptr::from_ref(flag).cast_mut(), Ordering::Release);
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        // SAFETY: the handler only loads and stores atomics, which is async-signal-safe.
+        unsafe { libc::signal(signal, raise as extern "C" fn(c_int) as libc::sighandler_t) };
+    }
+}
+
+extern "C" fn raise(_signal: c_int) {
+    // SAFETY: null or the address of a static.
+    if let Some(flag) = unsafe { INTERRUPTED.load(Ordering::Acquire).as_ref() } {
+        flag.store(true, Ordering::Relaxed);
     }
 }
 

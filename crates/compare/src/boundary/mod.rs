@@ -214,7 +214,7 @@ fn executable(path: &Path) -> Result<(), Reason> {
 }
 
 /// The first line a program prints about its version, without its own name.
-fn version_line(program: &Path, option: &str) -> Option<String> {
+pub(crate) fn version_line(program: &Path, option: &str) -> Option<String> {
     let argv = vec![program.to_string_lossy().into_owned(), option.into()];
     let finished = run(&Invocation::of(argv), Watch::Nothing, Duration::from_secs(10), &AtomicBool::new(false)).ok()?;
     let text = String::from_utf8_lossy(&finished.output).into_owned();
@@ -225,7 +225,7 @@ fn version_line(program: &Path, option: &str) -> Option<String> {
 }
 
 /// A name for a container that nobody else uses.
-fn unique_name() -> String {
+pub(crate) fn unique_name() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     format!("compare-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
