@@ -103,6 +103,14 @@ impl Cgroup {
     ///
     /// An existing cgroup is taken if it is empty and thawed. After an error, what this call made is gone.
     pub fn create(layout: &Layout, path: Option<&str>, id: &str, resources: &Resources) -> Result<Cgroup, Error> {
+        let mut cgroup = Cgroup::plan(layout, path, id)?;
+        cgroup.make(resources)?;
+        Ok(cgroup)
+    }
+
+    /// Says where [`Cgroup::create`] would make the cgroup, and makes nothing: what is to be removed after a crash can
+    /// be put on record first.
+    pub fn plan(layout: &Layout, path: Option<&str>, id: &str) -> Result<Cgroup, Error> {
         let default;
         let path = match path.filter(|p| !p.is_empty()) {
             Some(path) => path,
@@ -129,13 +137,11 @@ impl Cgroup {
             let parent = h.own.rsplit_once('/').map_or("", |(parent, _)| parent);
             place(h, if matches!(layout, Layout::V2(_)) { parent } else { &h.own })
         });
-        let mut cgroup = Cgroup { v1, v2, scope: None };
-        cgroup.make(resources)?;
-        Ok(cgroup)
+        Ok(Cgroup { v1, v2, scope: None })
     }
 
     /// Makes the directories and applies `resources` to them, all or nothing.
-    pub(crate) fn make(&mut self, resources: &Resources) -> Result<(), Error> {
+    pub fn make(&mut self, resources: &Resources) -> Result<(), Error> {
         let mut made = Made(Vec::new());
         let mut fresh = true;
         let needed = apply::controllers_of(resources);

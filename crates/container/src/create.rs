@@ -100,7 +100,9 @@ pub(crate) fn make(root: &Path, id: &str, bundle: &Path, options: &CreateOptions
         let mut attendant = Attendant { spec: &spec, linux: &linux, dir, record, options, mode, pidfd, hooks_ran };
         attendant.run(init, &namespaces, &text, rdt.as_ref())
     })?;
-    let Some(((dir, record), pidfd)) = undo.disarm() else {
+    let disarmed = undo.disarm();
+    drop(undo);
+    let Some(((dir, record), pidfd)) = disarmed else {
         return Err(Error::InitDied("it never came to be".into()));
     };
     Ok(Made { record, dir, spec, pidfd, master })
@@ -127,9 +129,9 @@ pub(crate) fn check_preserved(count: u32) -> Result<(), Error> {
 fn check_console(terminal: bool, options: &CreateOptions, mode: Mode) -> Result<(), Error> {
     let relayed = matches!(mode, Mode::Run { terminal: true, .. });
     match (terminal, &options.console_socket) {
-        (true, None) if !relayed => {
-            Err(Error::Options("process.terminal is set, so a console socket is needed unless it runs in the foreground".into()))
-        }
+        (true, None) if !relayed => Err(Error::Options(
+            "process.terminal is set, so a console socket is needed unless it runs in the foreground".into(),
+        )),
         (false, Some(_)) => Err(Error::Options("a console socket is given, but process.terminal is not set".into())),
         _ => Ok(()),
     }
@@ -395,9 +397,7 @@ impl Attendant<'_> {
             "fork into the new namespaces (a limit in /proc/sys/user may be reached, or this user may not make them)".into()
         })?;
         let (mut pid, mut pidfd) = match cloned {
-            sys::Cloned::Child => {
-                init::run(init, theirs, ours, self.dir.as_fd())
-            }
+            sys::Cloned::Child => init::run(init, theirs, ours, self.dir.as_fd()),
             sys::Cloned::Parent { pid, pidfd } => (pid, pidfd),
         };
         drop((theirs, into));
@@ -558,7 +558,8 @@ pub(crate) fn send_listener(
         state: &state,
     };
     let text = serde_json::to_vec(&message).map_err(|e| Error::Seccomp(e.to_string()))?;
-    let socket = std::os::unix::net::UnixStream::connect(path).on_path("connect to linux.seccomp.listenerPath", path)?;
+    let socket =
+        std::os::unix::net::UnixStream::connect(path).on_path("connect to linux.seccomp.listenerPath", path)?;
     sync::send_fd(&socket, &[std::io::IoSlice::new(&text)], Some(listener.as_fd()))
         .on_path("send the listener to linux.seccomp.listenerPath", path)
 }
@@ -583,4 +584,3 @@ pub(crate) fn fate(pidfd: std::os::fd::BorrowedFd<'_>) -> String {
         Err(e) => e.to_string(),
     }
 }
-

@@ -140,18 +140,18 @@ impl Init {
         }
         let labels = self.process.as_ref().map(|p| p.open_labels(&self.proc)).transpose()?.unwrap_or_default();
 
-        let mut rootfs = Rootfs::open(&self.rootfs, &self.linux, self.own_mounts, self.root_tree.take())?;
+        let rootfs = Rootfs::open(&self.rootfs, &self.linux, self.own_mounts, self.root_tree.take())?;
         inject::at("child-rootfs");
         let trees = std::mem::take(&mut self.trees);
-        let around = |root| Surroundings {
-            root,
+        let around = Surroundings {
+            root: &rootfs.root,
             bundle: &self.bundle,
             label: self.linux.mount_label.as_deref(),
             user_namespace: self.user_namespace,
             cgroup: self.cgroup.as_ref(),
             cgroup_namespace: self.cgroup_namespace,
         };
-        rootfs.fill(around, &self.spec, &self.linux, trees)?;
+        let late = Rootfs::fill(&around, &self.spec, &self.linux, trees)?;
         let terminal = match (&self.console, &self.process) {
             (Some(destination), Some(process)) => {
                 let slave = console::open(&rootfs.root, process.process().console_size, destination, sync.as_fd())?;
@@ -177,7 +177,7 @@ impl Init {
             let path = format!("sys/{}", config::sysctl_path(key));
             self.proc.write(&path, value.as_bytes()).context(|| format!("set linux.sysctl {key} to {value:?}"))?;
         }
-        rootfs.restrict(&self.spec, &self.linux)?;
+        rootfs.restrict(&self.spec, &self.linux, late)?;
         rootfs.enter(self.entrance, &self.linux)?;
         inject::at("child-pivoted");
         if let Some(slave) = terminal {
@@ -187,7 +187,8 @@ impl Init {
             return self.wait_without_program(sync);
         };
         if let Some(listener) = process.with_privileges(&labels)? {
-            sync::send_with(sync, Tag::SeccompFd, b"", Some(listener.as_fd())).context(|| "hand over the listener".into())?;
+            sync::send_with(sync, Tag::SeccompFd, b"", Some(listener.as_fd()))
+                .context(|| "hand over the listener".into())?;
         }
         drop(labels);
         if let Some(warning) = process.become_user()? {

@@ -86,8 +86,8 @@ impl Record {
             }
             Err(e) => return Err(Error::system(format!("read {}", path.display()), e)),
         };
-        let record: Record = serde_json::from_slice(&text)
-            .map_err(|e| Error::Record { path: path.clone(), message: e.to_string() })?;
+        let record: Record =
+            serde_json::from_slice(&text).map_err(|e| Error::Record { path: path.clone(), message: e.to_string() })?;
         if record.version != RECORD_VERSION {
             let message = format!("version {} is not {RECORD_VERSION}", record.version);
             return Err(Error::Record { path, message });
@@ -261,7 +261,13 @@ pub(crate) fn write_pid_file(path: &Path, pid: i32) -> Result<(), Error> {
     let hidden = path.with_file_name(format!(".{name}.{pid}"));
     let write = || {
         let mut options = std::fs::OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o644).open(&hidden)?.write_all(pid.to_string().as_bytes())?;
+        options
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o644)
+            .open(&hidden)?
+            .write_all(pid.to_string().as_bytes())?;
         std::fs::rename(&hidden, path)
     };
     write().on_path("write the process id to", path)
