@@ -323,7 +323,7 @@ pub(crate) fn close_inherited(fd: BorrowedFd<'_>) {
 
 /// A descriptor of the slave side of a pseudo-terminal's master, without a path in between.
 pub(crate) fn pty_peer(master: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    const TIOCGPTPEER: libc::c_ulong = 0x5441;
+    const TIOCGPTPEER: libc::Ioctl = 0x5441;
     // SAFETY: the argument is a number; the result is a new descriptor.
     unsafe {
         let fd =
