@@ -6,6 +6,7 @@ use crate::dir::{Dir, children};
 use crate::layout::{Hierarchy, Layout, clean};
 use crate::oom::OomWatch;
 use crate::stats::{self, Stats};
+use crate::systemd::Unit;
 use rustix::fs::{AtFlags, CWD, Mode};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -30,7 +31,7 @@ pub struct Cgroup {
     pub(crate) v2: Option<ControllerDir>,
     /// The systemd scope that holds the cgroup, if systemd made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) scope: Option<String>,
+    pub(crate) scope: Option<Unit>,
 }
 
 /// A cgroup in one hierarchy.
@@ -103,7 +104,7 @@ impl Cgroup {
     ///
     /// An existing cgroup is taken if it is empty and thawed. After an error, what this call made is gone.
     pub fn create(layout: &Layout, path: Option<&str>, id: &str, resources: &Resources) -> Result<Cgroup, Error> {
-        let mut cgroup = Cgroup::plan(layout, path, id)?;
+        let cgroup = Cgroup::plan(layout, path, id)?;
         cgroup.make(resources)?;
         Ok(cgroup)
     }
@@ -141,7 +142,7 @@ impl Cgroup {
     }
 
     /// Makes the directories and applies `resources` to them, all or nothing.
-    pub fn make(&mut self, resources: &Resources) -> Result<(), Error> {
+    pub fn make(&self, resources: &Resources) -> Result<(), Error> {
         let mut made = Made(Vec::new());
         let mut fresh = true;
         let needed = apply::controllers_of(resources);
@@ -158,7 +159,8 @@ impl Cgroup {
             enable(place, &wanted.map(String::as_str).collect::<Vec<_>>(), &mut made)?;
             fresh &= made.directory(place)?;
         }
-        if !fresh {
+        // systemd has put the first process in already.
+        if !fresh && self.scope.is_none() {
             self.check_empty()?;
         }
         apply::apply(self, resources, fresh)?;
@@ -168,6 +170,7 @@ impl Cgroup {
 
     /// Changes the settings that `resources` name; the others stay as they are.
     pub fn apply(&self, resources: &Resources) -> Result<(), Error> {
+        self.apply_systemd(resources)?;
         apply::apply(self, resources, false)
     }
 
@@ -251,8 +254,9 @@ impl Cgroup {
     /// Removes the cgroup and those below it. What is gone already is fine; processes that are just ending are waited
     /// for, five seconds at most.
     pub fn remove(&self) -> Result<(), Error> {
+        // Also when systemd cannot be asked, the directories go.
+        let mut first = self.stop_systemd();
         let deadline = Instant::now() + REMOVE_LIMIT;
-        let mut first = Ok(());
         for place in self.v1.iter().chain(&self.v2) {
             let removed = remove_dir(&place.dir(), deadline);
             if first.is_ok() {
