@@ -79,7 +79,7 @@ pub static MEASURES: &[Measure] = &[
         STARTING,
         Source::Start,
         "ns",
-        "Starting `true` and waiting until it and everything around it has ended. A container pays for namespaces, mounts and cgroups; a kernel in user space also for starting that kernel; a machine boots a whole kernel and powers off.",
+        "Starting a program that does nothing and waiting until it and everything around it has ended. A container pays for namespaces, mounts and cgroups; a kernel in user space also for starting that kernel; a machine boots a whole kernel and powers off.",
     ),
     outside(
         "resident",
