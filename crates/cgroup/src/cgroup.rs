@@ -1,8 +1,11 @@
 //! A container's cgroup: its directory in each hierarchy, from creation to removal.
 
 use crate::Error;
+use crate::apply;
 use crate::dir::{Dir, children};
 use crate::layout::{Hierarchy, Layout, clean};
+use crate::oom::OomWatch;
+use crate::stats::{self, Stats};
 use rustix::fs::{AtFlags, CWD, Mode};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -132,9 +135,10 @@ impl Cgroup {
     }
 
     /// Makes the directories and applies `resources` to them, all or nothing.
-    pub(crate) fn make(&mut self, _resources: &Resources) -> Result<(), Error> {
+    pub(crate) fn make(&mut self, resources: &Resources) -> Result<(), Error> {
         let mut made = Made(Vec::new());
         let mut fresh = true;
+        let needed = apply::controllers_of(resources);
         for place in &self.v1 {
             fresh &= made.directory(place)?;
             if place.has("cpuset") {
@@ -142,13 +146,33 @@ impl Cgroup {
             }
         }
         if let Some(place) = &self.v2 {
+            // With version 2 alone everything is accounted. In a hybrid the machine's own root is left as it is but
+            // for what a limit asks.
+            let wanted = place.controllers.iter().filter(|c| self.v1.is_empty() || needed.contains(&c.as_str()));
+            enable(place, &wanted.map(String::as_str).collect::<Vec<_>>(), &mut made)?;
             fresh &= made.directory(place)?;
         }
         if !fresh {
             self.check_empty()?;
         }
+        apply::apply(self, resources, fresh)?;
         made.0.clear();
         Ok(())
+    }
+
+    /// Changes the settings that `resources` name; the others stay as they are.
+    pub fn apply(&self, resources: &Resources) -> Result<(), Error> {
+        apply::apply(self, resources, false)
+    }
+
+    /// What the cgroup and those below it have used.
+    pub fn stats(&self) -> Result<Stats, Error> {
+        stats::read(self)
+    }
+
+    /// Begins to watch for processes killed for want of memory.
+    pub fn oom_events(&self) -> Result<OomWatch, Error> {
+        OomWatch::new(self)
     }
 
     /// An existing cgroup may be taken over only when nothing runs in it and whatever joins will run.
@@ -159,6 +183,9 @@ impl Cgroup {
             if count > 0 {
                 return Err(Error::Occupied { path, count });
             }
+        }
+        if let (Ok(true), Some(place)) = (self.is_frozen(), self.process_dir()) {
+            return Err(Error::Frozen { path: place.dir() });
         }
         Ok(())
     }
@@ -275,6 +302,34 @@ impl Made {
 
 pub(crate) fn join(mount_point: &Path, path: &str) -> PathBuf {
     mount_point.join(path.trim_start_matches('/'))
+}
+
+/// Makes the parents of a version 2 cgroup and hands the wanted controllers down to it: each cgroup enables them for its
+/// children (`cgroup.subtree_control`). A controller that cannot be handed down is missed only by a limit that needs it.
+fn enable(place: &ControllerDir, wanted: &[&str], made: &mut Made) -> Result<(), Error> {
+    let mut path = place.mount_point.clone();
+    let parents = place.path.split('/').filter(|p| !p.is_empty());
+    let mut levels = parents.clone().count();
+    for part in parents {
+        if !wanted.is_empty() {
+            let dir = Dir::open(&path)?;
+            let enabled = dir.read("cgroup.subtree_control")?;
+            let missing: Vec<_> = wanted.iter().filter(|w| enabled.split_whitespace().all(|e| e != **w)).collect();
+            let line: Vec<String> = missing.iter().map(|c| format!("+{c}")).collect();
+            if !line.is_empty() && dir.write("cgroup.subtree_control", &line.join(" ")).is_err() && line.len() > 1 {
+                // One that is refused takes the others with it; one by one, the rest succeed.
+                for controller in &line {
+                    let _ = dir.write("cgroup.subtree_control", controller);
+                }
+            }
+        }
+        levels -= 1;
+        if levels > 0 {
+            path.push(part);
+            made.mkdir(&path).map_err(|e| Error::io("make cgroup", &path)(e.into()))?;
+        }
+    }
+    Ok(())
 }
 
 /// Gives a version 1 cpuset and its parents CPUs and memory nodes: a new one has none, and nothing can join it.

@@ -5,6 +5,7 @@ mod context;
 mod failure;
 mod log;
 mod output;
+mod signals;
 mod verbs;
 
 use std::process::ExitCode;

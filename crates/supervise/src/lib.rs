@@ -91,7 +91,10 @@ impl Error {
     /// 125 for everything else.
     pub fn exit_code(&self) -> i32 {
         match self {
-            Error::Container(error) => error.run_exit_code(),
+            Error::Container(error) => match error.exit_code() {
+                code @ (126 | 127) => code,
+                _ => 125,
+            },
             Error::Background { code, .. } => *code,
             _ => 125,
         }

@@ -11,13 +11,13 @@ use std::process::{Command, Stdio};
 use rustix::mount::{MountPropagationFlags, mount_change};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use strata_container::{CreateOptions, RunOptions, Runtime};
-use strata_image::Store;
+use strata_container::{CreateOptions, Error as ContainerError, RunOptions, Runtime};
+use strata_image::{RunConfig, Store};
 use strata_spec::runtime::User;
 use strata_spec::state::Status;
 
-use crate::container_spec::{RootDefaults, build};
-use crate::instance::{Files, Info, Record, now, process_start};
+use crate::container_spec::build;
+use crate::instance::{Files, Info, Record, now, process_start, seconds};
 use crate::workload::{Isolation, Source, Workload};
 use crate::{Error, sys};
 
@@ -210,8 +210,8 @@ impl Supervisor {
     ) -> Result<(u8, Vec<String>), Error> {
         let id = record.id.clone();
         let mut warnings = Vec::new();
-        let (root, defaults) = match &record.workload.source {
-            Source::Directory(path) => (self.directory_root(path)?, RootDefaults::default()),
+        let (root, image) = match &record.workload.source {
+            Source::Directory(path) => (directory_root(path)?, RunConfig::default()),
             Source::Image(reference) => {
                 private_mounts()?;
                 let store = Store::open(&self.store_root)?;
@@ -219,29 +219,20 @@ impl Supervisor {
                 record.image_digest = Some(image.digest().to_string());
                 let rootfs = store.prepare_rootfs(&image, &files.directory, &id)?;
                 warnings.extend(rootfs.notice().map(str::to_string));
-                let config = image.config();
-                let defaults = RootDefaults {
-                    entrypoint: config.entrypoint(),
-                    cmd: config.cmd(),
-                    env: config.env(),
-                    workdir: config.working_dir(),
-                    user: User::default(),
-                };
-                record.workload.user = record.workload.user.take().or_else(|| config.user());
-                (rootfs.path().to_path_buf(), defaults)
+                (rootfs.path().to_path_buf(), image.run_config())
             }
         };
-        let user = match record.workload.user.as_deref() {
-            Some(user) if !user.is_empty() => strata_image::resolve_user(&root, user)?,
-            _ => User::default(),
+        let user = match record.workload.user.as_deref().unwrap_or(&image.user) {
+            "" => User::default(),
+            name => strata_image::user::resolve_user(&root, name)?,
         };
-        let spec = build(&id, &record.workload, &root, &RootDefaults { user, ..defaults })?;
+        let spec = build(&id, &record.workload, &root, &image, user)?;
         record.command = spec.process.as_ref().map(|process| process.args.clone()).unwrap_or_default();
         files.write_record(&record)?;
         let create = CreateOptions { spec: Some(spec), ..CreateOptions::default() };
         let options = RunOptions { started, ..RunOptions::default() };
         let code = match record.workload.isolation {
-            Isolation::Container => self.runtime()?.run(&id, &files.directory, &create, &options)?,
+            Isolation::Container => self.runtime()?.run(&id, &files.directory, &create, options)?,
         };
         if record.removed_at_end {
             self.remove_files(&id, files)?;
@@ -249,15 +240,6 @@ impl Supervisor {
             files.write_exit_code(code)?;
         }
         Ok((u8::try_from(code).unwrap_or(u8::MAX), warnings))
-    }
-
-    fn directory_root(&self, path: &Path) -> Result<PathBuf, Error> {
-        let problem = |problem: &str| Error::Rootfs { path: path.to_path_buf(), problem: problem.into() };
-        let metadata = path.metadata().map_err(|error| problem(&error.to_string()))?;
-        if !metadata.is_dir() {
-            return Err(problem("not a directory"));
-        }
-        path.canonicalize().map_err(|error| problem(&error.to_string()))
     }
 
     /// Every instance, and every container that was made from a bundle, oldest first.
@@ -274,7 +256,7 @@ impl Supervisor {
             if all.iter().any(|info| info.id == container.id()) {
                 continue;
             }
-            let Ok(state) = container.state() else { continue };
+            let state = container.state();
             let command = container.spec().ok().and_then(|spec| spec.process).map(|process| process.args);
             all.push(Info {
                 id: state.id,
@@ -284,7 +266,7 @@ impl Supervisor {
                 status: state.status,
                 exit_code: None,
                 pid: state.pid,
-                created: container.created_at(),
+                created: seconds(container.created()),
                 directory: state.bundle,
             });
         }
@@ -304,7 +286,7 @@ impl Supervisor {
 
     fn info(&self, runtime: &Runtime, record: &Record) -> Info {
         let files = self.files(&record.id);
-        let state = runtime.get(&record.id).and_then(|container| container.state()).ok();
+        let state = runtime.get(&record.id).map(|container| container.state()).ok();
         let supervised = process_start(record.supervisor.0) == Some(record.supervisor.1);
         Info {
             id: record.id.clone(),
@@ -338,7 +320,7 @@ impl Supervisor {
         Ok(Some(json!({
             "instance": info,
             "request": record,
-            "state": container.as_ref().and_then(|container| container.state().ok()),
+            "state": container.as_ref().map(|container| container.state()),
             "spec": container.as_ref().and_then(|container| container.spec().ok()),
             "output": self.files(id).output().exists().then(|| self.files(id).output()),
         })))
@@ -351,21 +333,20 @@ impl Supervisor {
         let files = self.files(id);
         let instance = files.directory.exists();
         match runtime.get(id) {
-            Ok(container) => {
-                let status = container.status()?;
-                if !force && status != Status::Stopped {
+            Ok(mut container) => {
+                if !force && container.status() != Status::Stopped {
                     return Err(Error::Running(id.to_string()));
                 }
                 container.delete(force)?;
             }
-            Err(error) if error.is_not_found() && instance => {
+            Err(ContainerError::NotFound(_)) if instance => {
                 let record = files.read_record().ok();
                 let alive = record.is_some_and(|record| process_start(record.supervisor.0) == Some(record.supervisor.1));
                 if alive && files.exit_code().is_none() && !force {
                     return Err(Error::Running(id.to_string()));
                 }
             }
-            Err(error) if error.is_not_found() => return Err(Error::NotFound(id.to_string())),
+            Err(ContainerError::NotFound(_)) => return Err(Error::NotFound(id.to_string())),
             Err(error) => return Err(error.into()),
         }
         if instance { self.remove_files(id, &files) } else { Ok(()) }
@@ -395,8 +376,8 @@ impl Supervisor {
                 continue;
             }
             match runtime.get(&id) {
-                Ok(container) => container.delete(true)?,
-                Err(error) if error.is_not_found() => {}
+                Ok(mut container) => container.delete(true)?,
+                Err(ContainerError::NotFound(_)) => {}
                 Err(error) => return Err(error.into()),
             }
             self.remove_files(&id, &files)?;
@@ -405,6 +386,16 @@ impl Supervisor {
         report.image_bytes = Store::open(&self.store_root)?.gc(false)?.bytes_freed;
         Ok(report)
     }
+}
+
+/// The directory by its real, absolute path.
+fn directory_root(path: &Path) -> Result<PathBuf, Error> {
+    let problem = |problem: &str| Error::Rootfs { path: path.to_path_buf(), problem: problem.into() };
+    let metadata = path.metadata().map_err(|error| problem(&error.to_string()))?;
+    if !metadata.is_dir() {
+        return Err(problem("not a directory"));
+    }
+    path.canonicalize().map_err(|error| problem(&error.to_string()))
 }
 
 /// Twelve hexadecimal digits.

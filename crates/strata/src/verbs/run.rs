@@ -242,7 +242,7 @@ impl Run {
         })?;
         let options = RunOptions { detach: self.detach, keep: self.keep };
         let create = self.bundle.create_options(context);
-        let code = context.runtime()?.run(&id, self.bundle.bundle(), &create, &options)?;
+        let code = context.runtime()?.run(&id, self.bundle.bundle(), &create, options)?;
         Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)))
     }
 

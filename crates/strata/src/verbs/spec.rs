@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use strata_supervise::container_spec::{RootDefaults, build};
+use strata_image::RunConfig;
+use strata_spec::runtime::User;
+use strata_supervise::container_spec::build;
 use strata_supervise::workload::{Source, Workload};
 
 use crate::context::Context;
@@ -25,7 +27,7 @@ impl Spec {
         let mut workload = Workload::new(Source::Directory("rootfs".into()), vec!["sh".into()]);
         workload.terminal = true;
         workload.read_only = true;
-        let mut spec = build("strata", &workload, Path::new("rootfs"), &RootDefaults::default())?;
+        let mut spec = build("strata", &workload, Path::new("rootfs"), &RunConfig::default(), User::default())?;
         if let Some(linux) = &mut spec.linux {
             // The runtime derives it from the container's id.
             linux.cgroups_path = None;

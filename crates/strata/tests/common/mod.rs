@@ -6,6 +6,7 @@
 
 #![allow(dead_code)] // Each test program uses its own part of this module.
 
+pub mod agent;
 pub mod bundle;
 pub mod leftovers;
 pub mod terminal;
