@@ -110,7 +110,8 @@ fn sentence(report: &Report, boundary: &BoundaryFacts) -> Option<String> {
         (start, None) if start.is_empty() => return None,
         (start, None) => start,
     };
-    Some(format!("{} costs {costs}.", boundary.title))
+    let article = if boundary.id == "container" { "A " } else { "" };
+    Some(format!("{article}{} costs {costs}.", boundary.title))
 }
 
 /// A title inside a sentence: without its capital, unless it begins with an abbreviation.
@@ -355,10 +356,10 @@ fn bar(measure: &MeasureFacts, boundary: &BoundaryFacts, f: &Figures, scale: &Sc
 }
 
 fn axis(scale: &Scale, out: &mut String) {
-    let label = if scale.log { "log scale" } else { "" };
+    let label = if scale.log { ", log scale" } else { "" };
     let _ = write!(
         out,
-        "<div class=\"row axis\"><span class=\"name\">cost {label}</span><svg class=\"plot\" aria-hidden=\"true\">"
+        "<div class=\"row axis\"><span class=\"name\">cost{label}</span><svg class=\"plot\" aria-hidden=\"true\">"
     );
     let ticks = scale.ticks();
     let every = ticks.len().div_ceil(5).max(1);
@@ -580,7 +581,7 @@ mod tests {
     #[test]
     fn the_headline_says_what_a_boundary_costs() {
         let sentences = headline(&example());
-        assert_eq!(sentences[0], "Strata container costs 4.00 ms at start, and nothing measurable afterwards.");
+        assert_eq!(sentences[0], "A Strata container costs 4.00 ms at start, and nothing measurable afterwards.");
         assert_eq!(
             sentences[1],
             "gVisor costs 124 ms at start, and ×4.56 on average afterwards (most: sequential I/O ×4.56)."
