@@ -1,5 +1,7 @@
 //! Real runs: the bare host, a stand-in for the command, and every peer that is installed.
 
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
+
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
