@@ -8,7 +8,7 @@
 # Quiet when nothing is missing. No service is started: the tests start their own daemons.
 set -eu
 
-build="gcc libc6-dev make"
+build="gcc libc6-dev make musl-tools"
 test="busybox-static catatonit conmon containerd crun docker.io iptables mmdebstrap podman procps runc skopeo tar uidmap umoci util-linux"
 bench="crun runc umoci"
 
@@ -30,7 +30,15 @@ fail() {
 if ! command -v cargo >/dev/null 2>&1 && [ -x "${CARGO_HOME:-$HOME/.cargo}/bin/cargo" ]; then
     fail "cargo is installed but not in PATH: add ${CARGO_HOME:-$HOME/.cargo}/bin to it"
 fi
-command -v cargo >/dev/null 2>&1 || fail "there is no Rust toolchain: install one with rustup (https://rustup.rs), then run this again"
+command -v cargo >/dev/null 2>&1 || fail "there is no Rust toolchain: install one with rustup, then run this again"
+
+# Every program is linked statically against musl, whose compiled standard library is a part of its own.
+target=x86_64-unknown-linux-musl
+if [ ! -d "$(rustc --print sysroot)/lib/rustlib/$target/lib" ]; then
+    command -v rustup >/dev/null 2>&1 || fail "the Rust target $target is missing and there is no rustup to add it"
+    echo "setup: adding the Rust target $target"
+    rustup target add "$target" >/dev/null 2>&1 || fail "rustup could not add the target $target: run \`rustup target add $target\` to see why"
+fi
 
 command -v dpkg-query >/dev/null 2>&1 ||
     fail "this is not a Debian system; install the equivalents of these packages by hand: $wanted"
