@@ -273,7 +273,7 @@ fn validate_namespaces(spec: &Spec, linux: &Linux) -> Result<(), Error> {
         let message = "a new user namespace needs uidMappings and gidMappings";
         return Err(Error::invalid("linux.uidMappings", message));
     }
-    if !user && !(linux.uid_mappings.is_empty() && linux.gid_mappings.is_empty()) {
+    if !user && (!linux.uid_mappings.is_empty() || !linux.gid_mappings.is_empty()) {
         let message = "mappings need a user namespace in linux.namespaces";
         return Err(Error::invalid("linux.uidMappings", message));
     }

@@ -237,11 +237,6 @@ pub(crate) fn set_mempolicy(mode: c_int, nodes: &[u64]) -> io::Result<()> {
 }
 
 /// Sends any signal number, real-time ones too.
-pub(crate) fn kill(pid: i32, signal: i32) -> io::Result<()> {
-    // SAFETY: no pointers.
-    check(unsafe { libc::kill(pid, signal) } as _).map(drop)
-}
-
 pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     // SAFETY: a null siginfo is allowed.
     check(unsafe {
@@ -328,7 +323,7 @@ pub(crate) fn close_inherited(fd: BorrowedFd<'_>) {
 
 /// A descriptor of the slave side of a pseudo-terminal's master, without a path in between.
 pub(crate) fn pty_peer(master: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    const TIOCGPTPEER: libc::c_ulong = 0x5441;
+    const TIOCGPTPEER: libc::Ioctl = 0x5441;
     // SAFETY: the argument is a number; the result is a new descriptor.
     unsafe {
         let fd =
