@@ -104,6 +104,14 @@ impl Cgroup {
     ///
     /// An existing cgroup is taken if it is empty and thawed. After an error, what this call made is gone.
     pub fn create(layout: &Layout, path: Option<&str>, id: &str, resources: &Resources) -> Result<Cgroup, Error> {
+        let cgroup = Cgroup::plan(layout, path, id)?;
+        cgroup.make(resources)?;
+        Ok(cgroup)
+    }
+
+    /// Says where [`Cgroup::create`] would make the cgroup, and makes nothing: what is to be removed after a crash can
+    /// be put on record first.
+    pub fn plan(layout: &Layout, path: Option<&str>, id: &str) -> Result<Cgroup, Error> {
         let default;
         let path = match path.filter(|p| !p.is_empty()) {
             Some(path) => path,
@@ -130,21 +138,20 @@ impl Cgroup {
             let parent = h.own.rsplit_once('/').map_or("", |(parent, _)| parent);
             place(h, if matches!(layout, Layout::V2(_)) { parent } else { &h.own })
         });
-        let cgroup = Cgroup { v1, v2, scope: None };
-        cgroup.make(resources)?;
-        Ok(cgroup)
+        Ok(Cgroup { v1, v2, scope: None })
     }
 
     /// Makes the directories and applies `resources` to them, all or nothing.
-    pub(crate) fn make(&self, resources: &Resources) -> Result<(), Error> {
+    pub fn make(&self, resources: &Resources) -> Result<(), Error> {
         let mut made = Made(Vec::new());
         let mut fresh = true;
         let needed = apply::controllers_of(resources);
         for place in &self.v1 {
-            fresh &= made.directory(place)?;
+            let new = made.directory(place)?;
             if place.has("cpuset") {
-                fill_cpuset(place)?;
+                fill_cpuset(place, new)?;
             }
+            fresh &= new;
         }
         if let Some(place) = &self.v2 {
             // With version 2 alone everything is accounted. In a hybrid the machine's own root is left as it is but
@@ -350,15 +357,16 @@ fn hand_down(dir: &Dir, wanted: &[&str]) -> Result<(), Error> {
 }
 
 /// Gives a version 1 cpuset and its parents CPUs and memory nodes: a new one has none, and nothing can join it.
-fn fill_cpuset(place: &ControllerDir) -> Result<(), Error> {
+fn fill_cpuset(place: &ControllerDir, new: bool) -> Result<(), Error> {
     let mut path = place.mount_point.clone();
-    // The root's own files are read only when a level below proves empty, which is always at the deepest.
     let mut above = Dir::open(&path)?;
-    for part in place.path.split('/').filter(|p| !p.is_empty()) {
+    let mut parts = place.path.split('/').filter(|p| !p.is_empty()).peekable();
+    while let Some(part) = parts.next() {
         path.push(part);
+        let known_empty = new && parts.peek().is_none();
         let dir = Dir::open(&path)?;
         for file in ["cpuset.cpus", "cpuset.mems"] {
-            if dir.read(file)?.trim().is_empty() {
+            if known_empty || dir.read(file)?.trim().is_empty() {
                 dir.write(file, above.read(file)?.trim())?;
             }
         }
