@@ -83,7 +83,7 @@ impl Parser<'_> {
         let mut nodes: Vec<Node> = Vec::new();
         let first = self.at;
         while self.at < self.text.len() {
-            if self.peek_operator(b'|') || (self.depth > 1 && self.peek_operator(b')')) {
+            if self.peek_operator(b'|') || self.peek_operator(b')') {
                 break;
             }
             let literal_star = !self.extended

@@ -6,6 +6,7 @@ use crate::sys;
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::UnsafeCell;
 use core::ptr::null_mut;
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 // memcpy, memmove, memset, memcmp, bcmp and strlen in assembly: written in Rust, the optimiser would recognise the
 // loops and replace them by calls to themselves.
@@ -116,9 +117,11 @@ core::arch::global_asm!(
     "inc rax",
     "jmp 1b",
     "2: ret",
-    // The precompiled core library names the unwinder's hook; with aborting panics nothing ever calls it.
+    // The precompiled core library names the unwinder's hooks; with aborting panics nothing ever calls them.
     ".globl rust_eh_personality",
-    "rust_eh_personality: ud2",
+    ".globl _Unwind_Resume",
+    "rust_eh_personality:",
+    "_Unwind_Resume: ud2",
 );
 
 /// Blocks up to this size come from free lists, one a power of two; larger ones are mappings of their own.
@@ -132,13 +135,13 @@ const CHUNK: usize = 256 << 10;
 struct First(UnsafeCell<[u8; 64 << 10]>);
 // SAFETY: only the allocator touches it, and the program has one thread.
 unsafe impl Sync for First {}
+static FIRST_TAKEN: AtomicBool = AtomicBool::new(false);
 static FIRST: First = First(UnsafeCell::new([0; 64 << 10]));
 
 struct State {
     free: [*mut u8; CLASSES],
     next: *mut u8,
     left: usize,
-    started: bool,
 }
 
 /// A size-class allocator for one thread.
@@ -155,7 +158,7 @@ impl Default for Allocator {
 impl Allocator {
     /// An allocator that has not handed out anything yet.
     pub const fn new() -> Self {
-        Self(UnsafeCell::new(State { free: [null_mut(); CLASSES], next: null_mut(), left: 0, started: false }))
+        Self(UnsafeCell::new(State { free: [null_mut(); CLASSES], next: null_mut(), left: 0 }))
     }
 }
 
@@ -224,8 +227,7 @@ fn carve(state: &mut State, size: usize) -> *mut u8 {
     let align = size.min(4096);
     let skip = state.next.align_offset(align);
     if state.next.is_null() || skip + size > state.left {
-        (state.next, state.left) = if !state.started && size <= 32 << 10 {
-            state.started = true;
+        (state.next, state.left) = if size <= 32 << 10 && !FIRST_TAKEN.swap(true, Relaxed) {
             (FIRST.0.get().cast(), 64 << 10)
         } else {
             match sys::map_pages(CHUNK) {
