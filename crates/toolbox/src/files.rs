@@ -105,6 +105,9 @@ fn device(number: u64) -> (u64, u64) {
     ((number >> 8 & 0xfff) | (number >> 32 & !0xfff), (number & 0xff) | (number >> 12 & !0xff))
 }
 
+/// Owner and group, size, and number of links, as `ls -l` shows them.
+type Columns = ([String; 2], String, String);
+
 struct Listed {
     name: Vec<u8>,
     path: Vec<u8>,
@@ -182,9 +185,9 @@ pub fn ls(args: &[&[u8]]) -> i32 {
             .filter(|_| o.has(b'l'))
             .map(|l| (owner(&l.stat), size(&l.stat), l.stat.st_nlink.to_string()))
             .collect();
-        let width = |f: &dyn Fn(&([String; 2], String, String)) -> usize| long.iter().map(f).max().unwrap_or(0);
-        let (users, groups) = (width(&|l| l.0[0].len()), width(&|l| l.0[1].len()));
-        let (sizes, links) = (width(&|l| l.1.len()), width(&|l| l.2.len()));
+        let width = |f: fn(&Columns) -> usize| long.iter().map(f).max().unwrap_or(0);
+        let (users, groups) = (width(|l| l.0[0].len()), width(|l| l.0[1].len()));
+        let (sizes, links) = (width(|l| l.1.len()), width(|l| l.2.len()));
         let now = sys::clock(libc::CLOCK_REALTIME).tv_sec;
         for (index, item) in list.iter().enumerate() {
             if o.has(b'i') {
@@ -427,8 +430,10 @@ fn copy_data(from: &[u8], to: &[u8], mode: u32, force: bool) -> Result<()> {
     result
 }
 
+type FromTo = (Vec<u8>, Vec<u8>);
+
 /// For `cp`, `mv` and `ln`: each source with the path it goes to.
-fn targets(applet: &str, operands: &[&[u8]], whole: bool) -> core::result::Result<Vec<(Vec<u8>, Vec<u8>)>, i32> {
+fn targets(applet: &str, operands: &[&[u8]], whole: bool) -> core::result::Result<Vec<FromTo>, i32> {
     let Some((target, sources)) = operands.split_last().filter(|(_, s)| !s.is_empty()) else {
         err!("{applet}: needs a source and a target; try --help");
         return Err(2);
@@ -846,6 +851,9 @@ pub fn dd(args: &[&[u8]]) -> i32 {
     status
 }
 
+/// A test of `find`: whether it is negated, its name, its arguments.
+type Condition<'a> = (bool, &'a [u8], Vec<&'a [u8]>);
+
 pub fn find(args: &[&[u8]]) -> i32 {
     let first = args[1..].iter().position(|a| a.starts_with(b"-") || *a == b"!").unwrap_or(args.len() - 1);
     let (paths, tests) = args[1..].split_at(first);
@@ -855,7 +863,7 @@ pub fn find(args: &[&[u8]]) -> i32 {
     let mut matched: Vec<(Vec<u8>, Stat)> = Vec::new();
     // The tests run on each file in order; the first that is false ends it.
     let mut at = 0;
-    let mut conditions: Vec<(bool, &[u8], Vec<&[u8]>)> = Vec::new();
+    let mut conditions: Vec<Condition<'_>> = Vec::new();
     let mut negated = false;
     while at < tests.len() {
         let name = tests[at];

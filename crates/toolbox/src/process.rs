@@ -93,8 +93,7 @@ pub fn ps(args: &[&[u8]]) -> i32 {
     while let Some(arg) = rest.next() {
         let letters = arg.strip_prefix(b"-").unwrap_or(arg);
         let bsd = !arg.starts_with(b"-");
-        let mut letters_left = letters.iter().enumerate();
-        while let Some((index, letter)) = letters_left.next() {
+        for (index, letter) in letters.iter().enumerate() {
             match letter {
                 b'e' | b'A' | b'a' | b'x' => all = true,
                 b'f' => columns = b"user,pid,ppid,c,stime,tty,time,args",

@@ -941,7 +941,7 @@ pub fn receive(fd: Fd, buffer: &mut [u8]) -> Result<usize> {
 
 // ---- the processor ----
 
-/// Whether the processor and the kernel offer AVX2 and FMA (Intel SDM vol. 1, section 14.3).
+/// Whether the processor and the kernel offer AVX2 (Intel SDM vol. 1, section 14.3).
 pub fn has_avx2() -> bool {
     use core::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
     #[target_feature(enable = "xsave")]
@@ -956,21 +956,21 @@ pub fn has_avx2() -> bool {
             return false;
         }
         let one = __cpuid(1).ecx;
-        let needed = 1 << 12 | 1 << 27 | 1 << 28;
+        let needed = 1 << 27 | 1 << 28;
         one & needed == needed && enabled() & 6 == 6 && __cpuid_count(7, 0).ebx & (1 << 5) != 0
     }
 }
 
-/// Multiplies with `kernel`'s body compiled for AVX2 and FMA where the processor has them; whether it did.
+/// Runs `kernel`, its body compiled for AVX2, where the processor has that; whether it did.
 pub fn with_avx2(kernel: impl FnOnce()) -> bool {
-    #[target_feature(enable = "avx2,fma")]
+    #[target_feature(enable = "avx2")]
     fn run(kernel: impl FnOnce()) {
         kernel();
     }
     if !has_avx2() {
         return false;
     }
-    // SAFETY: the processor has the features.
+    // SAFETY: the processor has the feature.
     unsafe { run(kernel) };
     true
 }

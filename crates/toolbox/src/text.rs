@@ -707,7 +707,7 @@ fn delimited(text: &[u8], delimiter: u8) -> Option<(Vec<u8>, &[u8])> {
     None
 }
 
-fn parse_sed<'a>(mut text: &'a [u8], extended: bool) -> Result<(Instruction, &'a [u8]), String> {
+fn parse_sed(mut text: &[u8], extended: bool) -> Result<(Instruction, &[u8]), String> {
     fn address<'a>(text: &mut &'a [u8], extended: bool) -> Result<Option<Address>, String> {
         let digits = text.iter().take_while(|b| b.is_ascii_digit()).count();
         if digits > 0 {
@@ -1180,12 +1180,13 @@ fn tr_set(text: &[u8]) -> Vec<u8> {
     let mut rest = text;
     let mut set = Vec::new();
     while let Some(byte) = rest.first().copied() {
-        if byte == b'[' && rest.get(1) == Some(&b':') {
-            if let Some(end) = rest[2..].windows(2).position(|w| w == b":]") {
-                set.extend((0..=255u8).filter(|b| pattern::class(&rest[2..2 + end], *b)));
-                rest = &rest[end + 4..];
-                continue;
-            }
+        if byte == b'['
+            && rest.get(1) == Some(&b':')
+            && let Some(end) = rest[2..].windows(2).position(|w| w == b":]")
+        {
+            set.extend((0..=255u8).filter(|b| pattern::class(&rest[2..2 + end], *b)));
+            rest = &rest[end + 4..];
+            continue;
         }
         let (byte, used) = match byte {
             b'\\' => match escape(&rest[1..], false) {

@@ -1,5 +1,7 @@
 //! The shell against dash, the /bin/sh of Debian: the same scripts must give the same output and status.
 
+#![allow(clippy::unwrap_used)] // A test that cannot set itself up shall fail.
+
 use std::process::{Command, Stdio};
 
 const TOOLBOX: &str = env!("CARGO_BIN_EXE_toolbox");

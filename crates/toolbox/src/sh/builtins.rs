@@ -460,7 +460,7 @@ fn read(shell: &mut Shell, args: &[&[u8]]) -> Result {
         } else {
             let mut end = rest.len() - rest.iter().rev().take_while(|b| blank(b)).count();
             // One separator that ends the only field left is not part of it.
-            if end > 0 && hard(&rest[end - 1]) && !rest[..end - 1].iter().any(|b| hard(b)) {
+            if end > 0 && hard(&rest[end - 1]) && !rest[..end - 1].iter().any(hard) {
                 end -= 1;
                 end -= rest[..end].iter().rev().take_while(|b| blank(b)).count();
             }

@@ -312,11 +312,9 @@ impl<'a> Parser<'a> {
             }
             match self.bare_word() {
                 b"then" | b"else" | b"elif" | b"fi" | b"do" | b"done" | b"esac" | b"}" => break,
-                b"" if !matches!(self.peek(), Some(b'(' | b'<' | b'>')) => {
-                    // `&>` starts a redirection.
-                    if !self.text[self.at..].starts_with(b"&>") {
-                        break;
-                    }
+                // `&>` starts a redirection.
+                b"" if !matches!(self.peek(), Some(b'(' | b'<' | b'>')) && !self.text[self.at..].starts_with(b"&>") => {
+                    break;
                 }
                 _ => {}
             }
