@@ -52,6 +52,9 @@ pub struct Interfaces {
     pub perf_event_paranoid: Option<i32>,
 }
 
+/// Where an answer goes, and the call that gives it.
+type Try<'a> = (&'a mut Support, fn() -> calls::Answer);
+
 /// `SECCOMP_RET_*` by name; the values are those of `linux/seccomp.h`.
 const ACTIONS: [(&str, u32); 8] = [
     ("SCMP_ACT_KILL_PROCESS", 0x8000_0000),
@@ -78,7 +81,7 @@ impl Interfaces {
 
     /// Tries every call. All are made in children, so that a filter that kills costs an answer and not the examination.
     pub fn probe(&mut self, timeout: Duration) {
-        let tries: [(&mut Support, fn() -> calls::Answer); 14] = [
+        let tries: [Try<'_>; 14] = [
             (&mut self.openat2, calls::openat2),
             (&mut self.clone3, calls::clone3),
             (&mut self.pidfd, calls::pidfd_open),

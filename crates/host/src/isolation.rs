@@ -178,10 +178,17 @@ fn vm(report: &Report) -> Verdict {
     }
 }
 
+/// What makes `/dev/kvm` open.
+pub(crate) fn device_fix(report: &Report) -> String {
+    match report.kvm.device_exists {
+        true => "as root: usermod -aG kvm USER, then log in again; or run as root".into(),
+        false => kvm_fix(report),
+    }
+}
+
 /// What makes ordinary guests run.
 pub(crate) fn kvm_fix(report: &Report) -> String {
     let kvm = &report.kvm;
-    let denied = kvm.device.reason().is_some_and(|r| r.contains("cannot be opened"));
     let hidden = "use a bare-metal host, or one with nested virtualisation (outer KVM: kvm_intel/kvm_amd nested=1, CPU model host)";
     match report.cpu.virtualization {
         _ if kvm.backend == Backend::Pvm => hidden.into(),
@@ -192,9 +199,9 @@ pub(crate) fn kvm_fix(report: &Report) -> String {
         Virtualization::Absent => {
             "this CPU shows no VT-x or AMD-V: look in the firmware setup, or use --isolation emulated".into()
         }
-        _ if denied => "usermod -aG kvm USER and log in again, or run as root".into(),
         Virtualization::VtX if !has_module(report, "kvm_intel") => "as root: modprobe kvm_intel".into(),
         Virtualization::AmdV if !has_module(report, "kvm_amd") => "as root: modprobe kvm_amd".into(),
+        _ if kvm.device_exists && kvm.device.is_no() => device_fix(report),
         _ if kvm.device.is_no() => "give this container /dev/kvm (docker: --device /dev/kvm)".into(),
         _ => "see the kernel log (dmesg | grep -i kvm)".into(),
     }
@@ -207,6 +214,11 @@ fn has_module(report: &Report, name: &str) -> bool {
 fn paravirt(report: &Report) -> Verdict {
     if report.kvm.pvm_guests || report.kvm.ordinary_guests.is_yes() {
         return Verdict::Available;
+    }
+    if let (Backend::Pvm, true, Support::No { reason }) =
+        (report.kvm.backend, report.kvm.device_exists, &report.kvm.device)
+    {
+        return Verdict::missing(format!("kvm_pvm is loaded, but {reason}"), device_fix(report));
     }
     Verdict::missing(
         "neither hardware-assisted KVM nor PVM runs guests here",

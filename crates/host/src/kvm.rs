@@ -22,6 +22,8 @@ const INTERPRETED_NS: f64 = 60.0;
 /// What was found of KVM.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Kvm {
+    /// Whether there is a `/dev/kvm`.
+    pub device_exists: bool,
     /// Whether `/dev/kvm` can be opened for reading and writing.
     pub device: Support,
     /// What drives it.
@@ -96,6 +98,7 @@ impl Kvm {
             false => Support::no("/dev/kvm does not exist"),
         };
         Kvm {
+            device_exists: files.exists("/dev/kvm"),
             device,
             backend,
             modules,
@@ -138,11 +141,11 @@ impl Kvm {
         let answered = run.is_some_and(|r| r.api_version == API_VERSION);
         self.pvm_guests = usable && self.backend == Backend::Pvm && (run.is_none() || answered);
         self.ordinary_guests = match (&self.device, run) {
-            (Support::No { reason }, _) => Support::no(reason.clone()),
             _ if self.backend == Backend::Pvm => {
                 let proof = run.and_then(GuestRun::evidence).map_or(String::new(), |e| format!(" ({e})"));
                 Support::no(format!("KVM here is PVM: it only runs guests built for it{proof}"))
             }
+            (Support::No { reason }, _) => Support::no(reason.clone()),
             (_, None) => Support::unknown("no guest was started"),
             (_, Some(run)) => match run {
                 _ if run.failure.is_some() || run.is_interpreted() => Support::no(format!(
@@ -258,7 +261,7 @@ mod guest {
                 }
                 Ok(VcpuExit::IoOut(TICK_PORT, _)) if stage == 2 => {
                     ticks += 1;
-                    if ticks % 100 == 0 && mark.elapsed() > TICK_BUDGET {
+                    if ticks.is_multiple_of(100) && mark.elapsed() > TICK_BUDGET {
                         // One more turn ends the guest's loop.
                         let mut registers = vcpu.get_regs().map_err(named("KVM_GET_REGS"))?;
                         registers.rcx = 1;
@@ -343,6 +346,7 @@ mod tests {
 
     fn kvm(backend: Backend, guest: Option<GuestRun>) -> Kvm {
         Kvm {
+            device_exists: true,
             device: Support::Yes,
             backend,
             modules: vec![],

@@ -1,8 +1,11 @@
 //! The report for people: sections of aligned lines, a mark before each, and one line of advice below each problem.
 
+use std::path::Path;
+
 use strata_spec::quantity::format_bytes as bytes;
 
 use crate::Report;
+use crate::cgroup::Hierarchy;
 use crate::cpu::Virtualization;
 use crate::isolation::{self, Verdict};
 use crate::support::Support;
@@ -260,7 +263,7 @@ fn cpu(report: &Report) -> Section {
 fn kvm(report: &Report) -> Section {
     let mut section = Section::new("KVM");
     let k = &report.kvm;
-    section.support("/dev/kvm", &k.device, "opens", Mark::Bad).fix(isolation::kvm_fix(report));
+    section.support("/dev/kvm", &k.device, "opens", Mark::Bad).fix(isolation::device_fix(report));
     let modules = if k.modules.is_empty() { "none".into() } else { k.modules.join(", ") };
     section.fact("modules", modules);
     if let Some(nested) = k.nested {
@@ -293,16 +296,25 @@ fn cgroups(report: &Report) -> Section {
         Some(error) => section.add(Mark::Bad, "layout", error.clone()).fix("mount -t cgroup2 none /sys/fs/cgroup"),
         None => section.fact("layout", c.layout.clone()),
     }
-    for h in &c.hierarchies {
-        let controllers = if h.controllers.is_empty() { "no controllers".into() } else { h.controllers.join(" ") };
-        let value = format!("{controllers} at {}", h.mount_point);
-        let label = format!("v{}", h.version);
-        match &h.writable {
-            Support::Yes => section.add(Mark::Good, label, value),
-            Support::No { .. } => section.add(Mark::Warn, label, format!("{value}, not writable for this user")),
-            Support::Unknown { .. } => section.add(Mark::Unknown, label, value),
-        }
-        .fix("run as root, or have the group delegated: systemd-run --user --scope -p Delegate=yes COMMAND");
+    // One line for hierarchies that stand alike: version 1 has a dozen.
+    let alike = |h: &Hierarchy| (h.version, std::mem::discriminant(&h.writable));
+    for group in c.hierarchies.chunk_by(|a, b| alike(a) == alike(b)) {
+        let controllers: Vec<String> =
+            group.iter().map(|h| h.controllers.join(" ")).filter(|c| !c.is_empty()).collect();
+        let controllers = if controllers.is_empty() { "no controllers".into() } else { controllers.join(" ") };
+        let place = match group {
+            [one] => one.mount_point.clone(),
+            [first, ..] => Path::new(&first.mount_point).parent().unwrap_or(Path::new("/")).display().to_string(),
+            [] => continue,
+        };
+        let (mark, suffix) = match &group[0].writable {
+            Support::Yes => (Mark::Good, ""),
+            Support::No { .. } => (Mark::Warn, ", not writable for this user"),
+            Support::Unknown { .. } => (Mark::Unknown, ""),
+        };
+        let at = if group.len() == 1 { "at" } else { "below" };
+        let line = section.add(mark, format!("v{}", group[0].version), format!("{controllers} {at} {place}{suffix}"));
+        line.fix("run as root, or have the group delegated: systemd-run --user --scope -p Delegate=yes COMMAND");
     }
     if !c.missing.is_empty() {
         let line = section.add(Mark::Warn, "missing", format!("{}: their limits have no effect", c.missing.join(" ")));
