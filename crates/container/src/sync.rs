@@ -29,6 +29,8 @@ pub(crate) enum Tag {
     Console = b'c',
     /// Child: something was ignored; the text says what.
     Warning = b'w',
+    /// Parent, with a descriptor: a cgroup file to write "0" to; without: that was all.
+    Cgroup = b'k',
     /// Child: everything is made. The payload is empty.
     Ready = b'r',
     /// Parent: the record is written, go on to the program.
@@ -40,7 +42,9 @@ pub(crate) enum Tag {
 impl Tag {
     fn from_byte(byte: u8) -> Option<Tag> {
         use Tag::*;
-        [Mappings, Pid, Hooks, SeccompFd, Console, Warning, Ready, Go, Error].into_iter().find(|t| *t as u8 == byte)
+        [Mappings, Pid, Hooks, Cgroup, SeccompFd, Console, Warning, Ready, Go, Error]
+            .into_iter()
+            .find(|t| *t as u8 == byte)
     }
 }
 

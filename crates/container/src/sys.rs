@@ -328,7 +328,9 @@ pub(crate) fn pty_peer(master: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     // SAFETY: the argument is a number; the result is a new descriptor.
     unsafe {
         let fd =
-            check(libc::ioctl(master.as_raw_fd(), TIOCGPTPEER as _, libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC) as _)?;
+            check(
+                libc::ioctl(master.as_raw_fd(), TIOCGPTPEER as _, libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC) as _
+            )?;
         Ok(OwnedFd::from_raw_fd(fd as RawFd))
     }
 }

@@ -801,8 +801,8 @@ fn a_network_interface_moves() {
     let name = format!("sd{}", std::process::id() % 100_000);
     let ip =
         |args: &str| std::process::Command::new("/sbin/ip").args(args.split(' ')).output().unwrap().status.success();
-    if !ip(&format!("link add {name} type dummy")) {
-        return crate::skip(NAME, "the kernel has no dummy interfaces");
+    if !ip(&format!("link add {name} type veth peer name {name}p")) {
+        return crate::skip(NAME, "the kernel has no veth interfaces");
     }
     assert!(ip(&format!("addr add 10.77.0.1/24 dev {name}")));
     let mut s =
