@@ -1,0 +1,326 @@
+//! What is known of a container between commands: a directory below the state root, holding
+//!
+//! - `state.json`, the [`Record`], replaced atomically; it names every resource before the resource is made;
+//! - `config.json`, the configuration as it was at creation;
+//! - `start.sock`, the socket at which a created container waits for `start`; it is gone once the program runs.
+//!
+//! Changes of the life cycle hold an exclusive lock on the directory. The kernel drops it when the holder dies, however
+//! that happens, so a record that is still `creating` and not locked was left by a killed process.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use rustix::fs::{FlockOperation, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+use strata_cgroup::Cgroup;
+
+use crate::error::{Context, Error};
+use crate::procfs;
+
+/// How far the making of a container has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Phase {
+    Creating,
+    Made,
+}
+
+/// The contents of `state.json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Record {
+    /// Version of this format.
+    pub version: u32,
+    pub id: String,
+    pub oci_version: String,
+    pub bundle: PathBuf,
+    pub rootfs: PathBuf,
+    /// UTC.
+    pub created: SystemTime,
+    pub owner: u32,
+    pub phase: Phase,
+    /// 0 as long as there is no first process.
+    pub pid: i32,
+    /// With `pid`, names the first process for good.
+    pub start_time: u64,
+    /// Absent if none could be made (rootless).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<Cgroup>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub origin: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+    /// Deleted by the process that runs it in the foreground, or by `gc` if that was killed.
+    #[serde(default)]
+    pub ephemeral: bool,
+    /// Directory of a resource director group that was made for the container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rdt_group: Option<PathBuf>,
+}
+
+pub(crate) const RECORD_VERSION: u32 = 1;
+const STATE: &str = "state.json";
+const CONFIG: &str = "config.json";
+const SOCKET: &str = "start.sock";
+
+impl Record {
+    /// Whether the first process still runs: the id may have been given to another process since.
+    pub(crate) fn alive(&self) -> bool {
+        self.pid > 0 && procfs::process_stat(self.pid).is_some_and(|s| s.alive() && s.start_time == self.start_time)
+    }
+
+    /// Reads a container's record.
+    pub(crate) fn read(dir: &Path) -> Result<Option<Record>, Error> {
+        let path = dir.join(STATE);
+        let text = match std::fs::read(&path) {
+            Ok(text) => text,
+            Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
+                return Ok(None);
+            }
+            Err(e) => return Err(Error::system(format!("read {}", path.display()), e)),
+        };
+        let record: Record = serde_json::from_slice(&text)
+            .map_err(|e| Error::Record { path: path.clone(), message: e.to_string() })?;
+        if record.version != RECORD_VERSION {
+            let message = format!("version {} is not {RECORD_VERSION}", record.version);
+            return Err(Error::Record { path, message });
+        }
+        Ok(Some(record))
+    }
+}
+
+/// The configuration as it was at creation.
+pub(crate) fn read_config(dir: &Path) -> Result<strata_spec::runtime::Spec, Error> {
+    let path = dir.join(CONFIG);
+    let text = std::fs::read(&path).map_err(|source| Error::ConfigUnreadable { path: path.clone(), source })?;
+    crate::config::parse_spec(&path, &text)
+}
+
+/// A container's directory, locked by this process.
+#[derive(Debug)]
+pub(crate) struct Locked {
+    path: PathBuf,
+    fd: OwnedFd,
+}
+
+impl Locked {
+    /// Makes a new container's directory, already locked and with its record: it appears complete or not at all.
+    pub(crate) fn create(root: &Path, record: &Record) -> Result<Locked, Error> {
+        let path = root.join(&record.id);
+        // Ids never begin so, as no id holds a comma.
+        let hidden = root.join(format!(",{}", std::process::id()));
+        let make = || -> std::io::Result<OwnedFd> {
+            match std::fs::DirBuilder::new().mode(0o700).create(&hidden) {
+                // Left by a killed process of the same id.
+                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+                other => other?,
+            }
+            let fd = open_dir(&hidden)?;
+            rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive)?;
+            write_file(fd.as_fd(), STATE, &serde_json::to_vec(record)?)?;
+            Ok(fd)
+        };
+        let result = make().on_path("make the record in", root).and_then(|fd| {
+            match rustix::fs::renameat_with(rustix::fs::CWD, &hidden, rustix::fs::CWD, &path, RenameFlags::NOREPLACE) {
+                Ok(()) => Ok(Locked { path, fd }),
+                Err(Errno::EXIST | Errno::NOTEMPTY) => Err(Error::Exists(record.id.clone())),
+                Err(e) => Err(Error::system(format!("make {}", path.display()), e)),
+            }
+        });
+        if result.is_err() {
+            let _ = std::fs::remove_dir_all(&hidden);
+        }
+        result
+    }
+
+    /// Locks an existing container's directory, waiting for whoever holds the lock.
+    pub(crate) fn lock(root: &Path, id: &str) -> Result<Locked, Error> {
+        Locked::lock_with(root, id, FlockOperation::LockExclusive)?.ok_or_else(|| Error::NotFound(id.to_owned()))
+    }
+
+    /// The same without waiting: `None` if somebody holds the lock.
+    pub(crate) fn try_lock(root: &Path, id: &str) -> Result<Option<Locked>, Error> {
+        Locked::lock_with(root, id, FlockOperation::NonBlockingLockExclusive)
+    }
+
+    fn lock_with(root: &Path, id: &str, operation: FlockOperation) -> Result<Option<Locked>, Error> {
+        let path = root.join(id);
+        let fd = match open_dir(&path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(Error::NotFound(id.to_owned())),
+            other => other.on_path("open", &path)?,
+        };
+        match rustix::io::retry_on_intr(|| rustix::fs::flock(&fd, operation)) {
+            Err(Errno::WOULDBLOCK) => return Ok(None),
+            other => other.on_path("lock", &path)?,
+        }
+        // It may have been deleted, and even made again, while this process waited.
+        let same = |a: &rustix::fs::Stat, b: &rustix::fs::Stat| (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino);
+        let held = rustix::fs::fstat(&fd).on_path("examine", &path)?;
+        match rustix::fs::stat(&path) {
+            Ok(now) if same(&held, &now) => Ok(Some(Locked { path, fd })),
+            _ => Err(Error::NotFound(id.to_owned())),
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn write(&self, record: &Record) -> Result<(), Error> {
+        let write = || -> std::io::Result<()> {
+            write_file(self.fd.as_fd(), "new", &serde_json::to_vec(record)?)?;
+            Ok(rustix::fs::renameat(&self.fd, "new", &self.fd, STATE)?)
+        };
+        write().on_path("write the record in", &self.path)
+    }
+
+    pub(crate) fn write_config(&self, text: &[u8]) -> Result<(), Error> {
+        write_file(self.fd.as_fd(), CONFIG, text).on_path("write the configuration in", &self.path)
+    }
+
+    /// The socket at which the container waits for `start`. The name is short whatever the directory's is: socket
+    /// addresses hold 108 bytes.
+    pub(crate) fn listen(&self) -> Result<OwnedFd, Error> {
+        let listen = || std::os::unix::net::UnixListener::bind(self.socket_path());
+        listen().map(OwnedFd::from).on_path("make the start socket in", &self.path)
+    }
+
+    pub(crate) fn connect(&self) -> std::io::Result<std::os::unix::net::UnixStream> {
+        std::os::unix::net::UnixStream::connect(self.socket_path())
+    }
+
+    fn socket_path(&self) -> String {
+        format!("/proc/self/fd/{}/{SOCKET}", self.fd.as_raw_fd())
+    }
+
+    /// Notes that the program runs.
+    pub(crate) fn forget_socket(&self) {
+        let _ = rustix::fs::unlinkat(&self.fd, SOCKET, rustix::fs::AtFlags::empty());
+    }
+
+    /// Removes the directory; the record goes last, so that a half removed one can be removed again.
+    pub(crate) fn remove(self) -> Result<(), Error> {
+        for name in [SOCKET, CONFIG, "new", STATE] {
+            match rustix::fs::unlinkat(&self.fd, name, rustix::fs::AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(e) => return Err(Error::system(format!("remove {name} in {}", self.path.display()), e)),
+            }
+        }
+        match std::fs::remove_dir(&self.path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            // Something that is not the runtime's own: the front end's, perhaps.
+            Err(e) if e.kind() == std::io::ErrorKind::DirectoryNotEmpty => {
+                std::fs::remove_dir_all(&self.path).on_path("remove", &self.path)
+            }
+            other => other.on_path("remove", &self.path),
+        }
+    }
+
+    /// For the child, which must not hold the lock.
+    pub(crate) fn into_fd(self) -> OwnedFd {
+        self.fd
+    }
+
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// Whether a created container still waits for `start`.
+pub(crate) fn waits(dir: &Path) -> bool {
+    if !dir.join(SOCKET).exists() {
+        return false;
+    }
+    // The socket outlives its listener if `start` was killed between telling it to go on and removing the name.
+    let Ok(fd) = open_dir(dir) else { return false };
+    let path = format!("/proc/self/fd/{}/{SOCKET}", fd.as_raw_fd());
+    std::os::unix::net::UnixStream::connect(path).is_ok()
+}
+
+fn open_dir(path: &Path) -> std::io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?)
+}
+
+fn write_file(dir: BorrowedFd<'_>, name: &str, text: &[u8]) -> std::io::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(0o600))?;
+    std::fs::File::from(fd).write_all(text)
+}
+
+/// Writes a process id where the caller wants it, atomically.
+pub(crate) fn write_pid_file(path: &Path, pid: i32) -> Result<(), Error> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let hidden = path.with_file_name(format!(".{name}.{pid}"));
+    let write = || {
+        let mut options = std::fs::OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o644).open(&hidden)?.write_all(pid.to_string().as_bytes())?;
+        std::fs::rename(&hidden, path)
+    };
+    write().on_path("write the process id to", path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(id: &str) -> Record {
+        Record {
+            version: RECORD_VERSION,
+            id: id.into(),
+            oci_version: "1.2.0".into(),
+            bundle: "/b".into(),
+            rootfs: "/b/rootfs".into(),
+            created: SystemTime::now(),
+            owner: 0,
+            phase: Phase::Creating,
+            pid: 0,
+            start_time: 0,
+            cgroup: None,
+            annotations: BTreeMap::new(),
+            origin: BTreeMap::new(),
+            warnings: Vec::new(),
+            ephemeral: false,
+            rdt_group: None,
+        }
+    }
+
+    #[test]
+    fn a_record_is_locked_written_found_and_removed() {
+        let root = std::env::temp_dir().join(format!("strata-record-{}", std::process::id()));
+        std::fs::create_dir_all(&root).unwrap();
+        let mut r = record("one");
+        let locked = Locked::create(&root, &r).unwrap();
+        assert!(matches!(Locked::create(&root, &r), Err(Error::Exists(_))));
+        assert!(Locked::try_lock(&root, "one").unwrap().is_none());
+        r.pid = std::process::id() as i32;
+        locked.write(&r).unwrap();
+        drop(locked);
+        assert_eq!(Record::read(&root.join("one")).unwrap().unwrap().pid, r.pid);
+        assert!(!Record::read(&root.join("one")).unwrap().unwrap().alive(), "another start time is another process");
+        Locked::try_lock(&root, "one").unwrap().unwrap().remove().unwrap();
+        assert!(matches!(Locked::lock(&root, "one"), Err(Error::NotFound(_))));
+        assert_eq!(std::fs::read_dir(&root).unwrap().count(), 0);
+        std::fs::remove_dir_all(&root).unwrap();
+    }
+
+    #[test]
+    fn the_socket_tells_whether_the_container_waits() {
+        let root = std::env::temp_dir().join(format!("strata-socket-{}", std::process::id()));
+        std::fs::create_dir_all(&root).unwrap();
+        let locked = Locked::create(&root, &record(&"x".repeat(200))).unwrap();
+        let listener = locked.listen().unwrap();
+        assert!(waits(locked.path()));
+        drop(listener);
+        assert!(!waits(locked.path()));
+        locked.remove().unwrap();
+        std::fs::remove_dir_all(&root).unwrap();
+    }
+}

@@ -1,0 +1,73 @@
+//! Where things are kept, and the handles that verbs share.
+
+use std::path::PathBuf;
+
+use strata_container::{Container, Runtime};
+use strata_image::Store;
+use strata_supervise::Supervisor;
+
+use crate::cli::Global;
+use crate::failure::Failure;
+use crate::log::Log;
+
+/// What every verb is given.
+pub struct Context {
+    /// Options of every verb.
+    pub global: Global,
+    /// Messages.
+    pub log: Log,
+}
+
+impl Context {
+    /// The context that the options describe. Touches nothing but the log.
+    pub fn new(global: Global) -> Context {
+        let log = Log::new(&global);
+        Context { global, log }
+    }
+
+    /// Directory of the containers' state.
+    pub fn state_root(&self) -> PathBuf {
+        self.global.root.clone().unwrap_or_else(|| match rustix::process::geteuid().is_root() {
+            true => "/run/strata".into(),
+            false => user_directory("XDG_RUNTIME_DIR", "/tmp"),
+        })
+    }
+
+    /// Directory of images and instances.
+    pub fn store_root(&self) -> PathBuf {
+        self.global.store.clone().unwrap_or_else(|| match rustix::process::geteuid().is_root() {
+            true => "/var/lib/strata".into(),
+            false => user_directory("XDG_DATA_HOME", ".local/share"),
+        })
+    }
+
+    /// The container runtime on the state directory.
+    pub fn runtime(&self) -> Result<Runtime, Failure> {
+        Ok(Runtime::open(&self.state_root())?)
+    }
+
+    /// The container with this id.
+    pub fn container(&self, id: &str) -> Result<Container, Failure> {
+        Ok(self.runtime()?.get(id)?)
+    }
+
+    /// The image store.
+    pub fn store(&self) -> Result<Store, Failure> {
+        Ok(Store::open(&self.store_root())?)
+    }
+
+    /// The instances of both directories.
+    pub fn supervisor(&self) -> Result<Supervisor, Failure> {
+        Ok(Supervisor::new(self.state_root(), self.store_root()))
+    }
+}
+
+/// `$VARIABLE/strata`, or a directory of the user's own below `fallback` (relative to the home directory).
+fn user_directory(variable: &str, fallback: &str) -> PathBuf {
+    let uid = rustix::process::geteuid().as_raw();
+    match (std::env::var_os(variable), std::env::var_os("HOME")) {
+        (Some(directory), _) if !directory.is_empty() => PathBuf::from(directory).join("strata"),
+        (_, Some(home)) if !fallback.starts_with('/') => PathBuf::from(home).join(fallback).join("strata"),
+        _ => PathBuf::from("/tmp").join(format!("strata-{uid}")),
+    }
+}
