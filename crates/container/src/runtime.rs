@@ -117,7 +117,11 @@ impl Runtime {
     pub fn open(root: &Path) -> Result<Runtime, Error> {
         let root = std::path::absolute(root).on_path("find the state root", root)?;
         if !root.is_dir() {
-            std::fs::DirBuilder::new().recursive(true).mode(0o711).create(&root).on_path("make the state root", &root)?;
+            std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o711)
+                .create(&root)
+                .on_path("make the state root", &root)?;
         }
         Ok(Runtime { root })
     }
@@ -258,7 +262,8 @@ fn end(record: &Record) -> Result<(), Error> {
         let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
         let ended = rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, Some(&limit)));
         if ended.context(|| "wait for the container's end".into())? == 0 {
-            let message = format!("process {} did not end within {} s of being killed", record.pid, KILL_LIMIT.as_secs());
+            let message =
+                format!("process {} did not end within {} s of being killed", record.pid, KILL_LIMIT.as_secs());
             return Err(Error::Setup(message));
         }
     }
@@ -393,7 +398,9 @@ impl Container {
             match packet.tag {
                 Tag::SeccompFd => {
                     let spec = self.spec()?;
-                    if let (Some(fd), Some(seccomp)) = (&packet.fd, spec.linux.as_ref().and_then(|l| l.seccomp.as_ref())) {
+                    if let (Some(fd), Some(seccomp)) =
+                        (&packet.fd, spec.linux.as_ref().and_then(|l| l.seccomp.as_ref()))
+                    {
                         let state = create::state_of(&self.record, Status::Created, Some(self.record.pid));
                         create::send_listener(seccomp, fd, self.record.pid, state)?;
                     }

@@ -768,3 +768,85 @@ fn the_state_directory_is_private_and_containers_keep_apart() {
     one.nothing_left();
     two.nothing_left();
 }
+
+#[test]
+fn exec_joins_subgroups_and_paused_containers_when_told() {
+    require!("oci_cli::exec_joins_subgroups_and_paused_containers_when_told");
+    let rt = Runtime::new();
+    let bundle = rt.bundle();
+    let id = rt.detached(&bundle);
+    let Some(pids) = leftovers::hierarchies().into_iter().find(|h| h.ends_with("pids")) else {
+        skip("oci_cli::exec_joins_subgroups_and_paused_containers_when_told", "no cgroup v1 hierarchies here");
+        return;
+    };
+    let group = bundle.cgroup().to_owned();
+    let membership =
+        |flags: &[&str]| rt.run([&["exec"][..], flags, &[id.as_str(), "cat", "/proc/self/cgroup"]].concat());
+    let all = membership(&[]).ok().stdout.clone();
+    assert!(all.lines().filter(|l| !l.starts_with("0::")).all(|l| l.ends_with(&group)), "{all}");
+    membership(&["--cgroup", ".."]).code_is(255);
+    membership(&["--cgroup", "pids:nonexistent"]).code_is(255);
+    membership(&["--cgroup", "whaaat:/"]).code_is(255);
+    fs::create_dir(pids.join(&group[1..]).join("sub")).expect("a subgroup can be made");
+    let one = membership(&["--cgroup", "pids:sub"]).ok().stdout.clone();
+    assert!(one.lines().any(|l| l.ends_with(&format!(":pids:{group}/sub"))), "{one}");
+    assert!(one.lines().any(|l| l.ends_with(&format!(":cpu:{group}"))), "the others stay: {one}");
+
+    rt.run(["pause", &id]).ok();
+    rt.exec(&id, &["true"]).code_is(255).err_has("paused");
+    let waiting = spawn(&mut rt.command(["exec", "--ignore-paused", &id, "echo", "thawed"]));
+    sleep(Duration::from_millis(200));
+    rt.run(["resume", &id]).ok();
+    waiting.finish().ok().out_is("thawed");
+    rt.remove(&id);
+    rt.nothing_left();
+}
+
+#[test]
+fn descriptors_that_do_not_exist_and_sockets_of_systemd_are_dealt_with() {
+    require!("oci_cli::descriptors_that_do_not_exist_and_sockets_of_systemd_are_dealt_with");
+    let rt = Runtime::new();
+    let mut bundle = rt.bundle();
+    bundle.args(&["true"]).save();
+    // To preserve what is not open is the caller's mistake.
+    let mut command = Command::new("sh");
+    command.args(["-c", "exec 3>&- 4>&-; exec \"$@\"", "sh"]).arg(program()).arg("--root").arg(rt.root());
+    command.args(["run", "--preserve-fds", "2", "--bundle", bundle.path(), "one"]).stdin(std::process::Stdio::null());
+    let out = run(&mut command);
+    if is_strata() {
+        // A runtime written in Go has descriptors of its own there and cannot tell.
+        out.fails();
+    }
+    rt.nothing_left();
+    // Socket activation: LISTEN_FDS descriptors from 3 on are passed, and the program told so, with its own pid.
+    bundle.args(&["sh", "-c", "cat <&3; echo $LISTEN_FDS $LISTEN_PID $$"]).save();
+    let file = rt.scratch.write("three", "third\n");
+    let script = format!("exec 3<{}; export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$@\"", file.display());
+    let mut command = Command::new("sh");
+    command.args(["-c", &script, "sh"]).arg(program()).arg("--root").arg(rt.root());
+    command.args(["run", "--bundle", bundle.path(), "two"]).stdin(std::process::Stdio::null());
+    run(&mut command).ok().out_is("third\n1 1 1");
+    rt.nothing_left();
+}
+
+#[test]
+fn a_pidfd_is_sent_when_asked_for() {
+    let name = "oci_cli::a_pidfd_is_sent_when_asked_for";
+    require!(name);
+    let rt = Runtime::new();
+    if !rt.run(["create", "--help"]).stdout.contains("--pidfd-socket") {
+        return skip(name, "this runtime has no --pidfd-socket");
+    }
+    let bundle = rt.bundle();
+    bundle.save();
+    let socket = FdSocket::new(&rt.scratch, "pidfd");
+    let path = socket.path().to_str().expect("UTF-8").to_owned();
+    let created = spawn(&mut rt.command(["create", "--bundle", bundle.path(), "--pidfd-socket", &path, "p"]));
+    let (_, pidfd) = socket.receive();
+    created.finish().ok();
+    rt.run(["start", "p"]).ok();
+    rustix::process::pidfd_send_signal(&pidfd, Signal::KILL).expect("the descriptor is the container's process");
+    rt.wait_status("p", "stopped");
+    rt.run(["delete", "p"]).ok();
+    rt.nothing_left();
+}
