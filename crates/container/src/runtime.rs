@@ -273,9 +273,8 @@ fn end(record: &Record) -> Result<(), Error> {
             }
             _ => {}
         }
-        if let Some(cgroup) = &record.cgroup {
+        if let Some(cgroup) = record.cgroup.as_ref().filter(|c| c.is_frozen().unwrap_or(false)) {
             // A frozen process dies only when it is thawed.
-            let _ = cgroup.kill_all(libc::SIGKILL);
             let _ = cgroup.thaw();
         }
         let limit = Timespec { tv_sec: KILL_LIMIT.as_secs() as i64, tv_nsec: 0 };
@@ -294,8 +293,9 @@ fn end(record: &Record) -> Result<(), Error> {
 fn remove(dir: Locked, record: &Record, spec: &Spec) -> Result<(), Error> {
     inject::at("parent-killed");
     if let Some(cgroup) = &record.cgroup {
-        // Without a namespace of process ids its other processes live on after the first.
-        if !Namespaces::of(spec).new_one(NamespaceKind::Pid) {
+        // Without a namespace of process ids its other processes live on after the first. Without a first process this
+        // may be somebody else's cgroup, which the container was not given.
+        if record.pid != 0 && !Namespaces::of(spec).new_one(NamespaceKind::Pid) {
             let _ = cgroup.kill_all(libc::SIGKILL);
         }
         cgroup.remove().map_err(|e| Error::Cgroup(e.to_string()))?;

@@ -21,6 +21,7 @@ pub const ALL: &[Test] = &[
     ("a_user_namespace_maps_ids", a_user_namespace_maps_ids),
     ("clocks_have_offsets", clocks_have_offsets),
     ("mounts_and_their_options", mounts_and_their_options),
+    ("propagation_follows_the_configuration", propagation_follows_the_configuration),
     ("no_path_leads_out", no_path_leads_out),
     ("the_runtime_cannot_be_written", the_runtime_cannot_be_written),
     ("identity_limits_and_capabilities", identity_limits_and_capabilities),
@@ -321,6 +322,31 @@ fn mounts_and_their_options() {
     let said = s.run(&id("mounts")).fails();
     assert!(said.contains("/bad") && said.contains("nosuchoption"), "{said}");
     s.nothing_left(&[&id("mounts")]);
+}
+
+fn propagation_follows_the_configuration() {
+    let mut s = Scene::new(&["read", "/proc/self/mountinfo"]);
+    std::fs::create_dir(s.dir.join("src")).unwrap();
+    for (option, tag) in [("rshared", "shared:"), ("runbindable", "unbindable")] {
+        s.mount(json!({"destination": "/here", "type": "bind", "source": "src", "options": ["rbind", option]}));
+        let out = s.run(&id("prop")).ok();
+        let line = out.lines().find(|l| l.contains(" /here ")).unwrap();
+        assert!(line.contains(tag), "{line}");
+        s.config["mounts"].as_array_mut().unwrap().pop();
+    }
+    for (wish, tag, there) in [("shared", "shared:", true), ("private", "shared:", false), ("rslave", "shared:", false)]
+    {
+        s.config["linux"]["rootfsPropagation"] = json!(wish);
+        let out = s.run(&id("prop")).ok();
+        let root = out.lines().find(|l| l.contains(" / / ") || l.contains("rootfs / ")).unwrap();
+        assert_eq!(root.contains(tag), there, "{wish}: {root}");
+    }
+    // Nothing came back to the host.
+    let host = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!host.contains(&s.dir.display().to_string()), "{host}");
+    s.config["linux"]["rootfsPropagation"] = json!("sideways");
+    assert!(s.run(&id("prop")).fails().contains("rootfsPropagation"));
+    s.nothing_left(&[&id("prop")]);
 }
 
 fn no_path_leads_out() {
