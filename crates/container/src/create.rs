@@ -100,7 +100,7 @@ pub(crate) fn make(root: &Path, id: &str, bundle: &Path, options: &CreateOptions
             rdt.make()?;
         }
         let mut attendant = Attendant { spec: &spec, linux: &linux, dir, record, options, mode, pidfd, hooks_ran };
-        attendant.run(init, &namespaces, rdt.as_ref())
+        attendant.run(init, rdt.as_ref())
     })?;
     let disarmed = undo.disarm();
     drop(undo);
@@ -384,12 +384,7 @@ struct Attendant<'a> {
 
 impl Attendant<'_> {
     /// Returns the terminal to relay, once the program waits (`create`) or runs (`run`).
-    fn run(
-        &mut self,
-        mut init: Init,
-        namespaces: &Namespaces,
-        rdt: Option<&rdt::Plan>,
-    ) -> Result<Option<OwnedFd>, Error> {
+    fn run(&mut self, mut init: Init, rdt: Option<&rdt::Plan>) -> Result<Option<OwnedFd>, Error> {
         let creating = self.mode == Mode::Create;
         if creating {
             init.listen = Some(self.dir.listen()?);
@@ -464,7 +459,7 @@ impl Attendant<'_> {
                     self.adopt(proc, pid, rdt)?;
                 }
                 Tag::Hooks => {
-                    self.attend(pid, namespaces, &init.devices)?;
+                    self.attend(pid, &init.devices)?;
                     answer(&ours, Tag::Hooks)?;
                 }
                 Tag::Console => master = packet.fd,
@@ -537,7 +532,7 @@ impl Attendant<'_> {
         Ok(())
     }
 
-    fn attend(&mut self, pid: i32, namespaces: &Namespaces, devices: &[netdev::Device]) -> Result<(), Error> {
+    fn attend(&mut self, pid: i32, devices: &[netdev::Device]) -> Result<(), Error> {
         // `state`, called by a hook, shows the container and its process.
         self.dir.write(self.record)?;
         if !devices.is_empty() {
@@ -545,7 +540,6 @@ impl Attendant<'_> {
             let namespace = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, FileMode::empty());
             netdev::move_all(devices, namespace.on_path("open", &path)?.as_fd())?;
         }
-        debug_assert!(namespaces.has(NamespaceKind::Network) || devices.is_empty());
         *self.hooks_ran = true;
         inject::at("parent-hooks");
         let state = state_of(self.record, Status::Creating, Some(pid));

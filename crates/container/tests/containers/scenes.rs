@@ -36,6 +36,7 @@ pub const ALL: &[Test] = &[
     ("descriptors_are_preserved", descriptors_are_preserved),
     ("signals_are_forwarded", signals_are_forwarded),
     ("many_at_once", many_at_once),
+    ("only_containers_are_collected", only_containers_are_collected),
     ("an_ordinary_user_runs_a_container", an_ordinary_user_runs_a_container),
     ("without_pivot_and_without_mount_namespace", without_pivot_and_without_mount_namespace),
     ("a_network_interface_moves", a_network_interface_moves),
@@ -777,6 +778,27 @@ fn many_at_once() {
     assert_eq!(won, 1);
     s.act("delete", &id("one"), &["force"]).ok();
     s.nothing_left(&[&id("one")]);
+}
+
+fn only_containers_are_collected() {
+    let s = Scene::new(&["exit", "0"]);
+    s.act("create", &id("keep"), &[]).ok();
+    std::fs::create_dir_all(s.root().join("images/layer")).unwrap();
+    std::fs::create_dir_all(s.root().join("damaged")).unwrap();
+    std::fs::write(s.root().join("damaged/state.json"), "{").unwrap();
+    std::fs::write(s.root().join("lock"), "").unwrap();
+    let report = s.act("gc", "", &[]);
+    assert!(report.out.contains("removed: []") && report.out.contains("damaged"), "{}", report.out);
+    assert!(s.root().join("images/layer").is_dir() && s.root().join("lock").exists());
+    assert_eq!(s.status(&id("keep")), "created");
+    s.act("delete", "images", &["force"]).ok();
+    assert!(s.root().join("images/layer").is_dir());
+    assert!(s.act("delete", "damaged", &[]).fails().contains("damaged"));
+    s.act("delete", "damaged", &["force"]).ok();
+    std::fs::remove_dir_all(s.root().join("images")).unwrap();
+    std::fs::remove_file(s.root().join("lock")).unwrap();
+    s.act("delete", &id("keep"), &[]).ok();
+    s.nothing_left(&[&id("keep")]);
 }
 
 fn an_ordinary_user_runs_a_container() {
