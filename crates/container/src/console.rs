@@ -56,8 +56,14 @@ pub(crate) fn open(
     if kind != DEVPTS_SUPER_MAGIC {
         return Err(Error::Setup("the container's pseudo-terminal is not of devpts".into()));
     }
-    if let Some(size) = size.filter(|s| s.width != 0 || s.height != 0) {
-        let size = Winsize { ws_row: size.height, ws_col: size.width, ws_xpixel: 0, ws_ypixel: 0 };
+    let size = size.filter(|s| s.width != 0 || s.height != 0);
+    let size = size.map(|s| Winsize { ws_row: s.height, ws_col: s.width, ws_xpixel: 0, ws_ypixel: 0 });
+    // A relayed terminal is as large as the caller's, which is still the standard input here, from the start.
+    let size = match destination {
+        Destination::Runtime => size.or_else(|| rustix::termios::tcgetwinsize(rustix::stdio::stdin()).ok()),
+        Destination::Socket(_) => size,
+    };
+    if let Some(size) = size {
         rustix::termios::tcsetwinsize(&master, size).context(|| "set the terminal's size".into())?;
     }
     match destination {
