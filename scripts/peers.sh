@@ -127,11 +127,11 @@ derive_source() {
     fi
 }
 
-complete() { [ -x "$1/usr/bin/crun" ] && [ -x "$1/usr/bin/runsc" ] && [ -x "$1/usr/bin/qemu-system-x86_64" ]; }
+has_newer() { [ -x "$1/usr/bin/crun" ] && [ -x "$1/usr/bin/runsc" ] && [ -x "$1/usr/bin/qemu-system-x86_64" ]; }
 
 if [ -z "$newer" ]; then
     say "$codename is the newest release known; no second set"
-elif complete "$directory/newer" && [ "$(cat "$directory/newer/.release" 2>/dev/null)" = "$newer $directory" ]; then
+elif has_newer "$directory/newer" && [ "$(cat "$directory/newer/.release" 2>/dev/null)" = "$newer $directory" ]; then
     say "peers of $newer are there"
 else
     say "downloading $newer_packages of $newer with their libraries"
@@ -168,7 +168,7 @@ else
         # --force-rpath: the libraries' own libraries must be found there too.
         quietly patchelf --set-interpreter "$final/usr/lib64/ld-linux-x86-64.so.2" --force-rpath --set-rpath "$libraries" "$program"
     done
-    complete "$work/newer" || die "the packages of $newer did not bring crun, runsc and qemu-system-x86_64"
+    has_newer "$work/newer" || die "the packages of $newer did not bring crun, runsc and qemu-system-x86_64"
     # Documentation and locales are never read here.
     rm -rf "$work/newer/usr/share/doc" "$work/newer/usr/share/man" "$work/newer/usr/share/locale"
     echo "$newer $directory" >"$work/newer/.release"

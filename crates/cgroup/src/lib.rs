@@ -17,6 +17,7 @@ mod apply;
 mod bpf;
 mod cgroup;
 pub mod convert;
+mod dbus;
 mod devices;
 mod dir;
 mod error;
@@ -24,6 +25,7 @@ mod freeze;
 mod layout;
 mod oom;
 pub mod stats;
+pub mod systemd;
 #[cfg(test)]
 mod testing;
 

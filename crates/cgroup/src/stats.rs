@@ -574,3 +574,77 @@ fn parse_pressure(text: &str) -> Option<Pressure> {
     }
     any.then_some(pressure)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn cpu_stat_of_both_versions_is_in_nanoseconds() {
+        let mut cpu = CpuStats::default();
+        parse_cpu_stat(
+            "usage_usec 30\nuser_usec 20\nsystem_usec 10\nnr_periods 4\nthrottled_usec 7\nnew 1\n",
+            &mut cpu,
+        );
+        assert_eq!((cpu.usage_ns, cpu.user_ns, cpu.system_ns), (30_000, 20_000, 10_000));
+        assert_eq!((cpu.throttling.periods, cpu.throttling.throttled_ns), (4, 7_000));
+        parse_cpu_stat("throttled_time 9\nburst_time 5", &mut cpu);
+        assert_eq!((cpu.throttling.throttled_ns, cpu.throttling.burst_ns), (9, 5));
+        let per_cpu = parse_usage_all("cpu user system\n0 5 6\n1 7 8\n");
+        assert_eq!(per_cpu, [CpuTime { user_ns: 5, system_ns: 6 }, CpuTime { user_ns: 7, system_ns: 8 }]);
+    }
+
+    #[test]
+    fn limits_without_a_number_are_none() {
+        assert_eq!(parse_limit("max\n"), None);
+        assert_eq!(parse_limit("9223372036854771712\n"), None);
+        assert_eq!(parse_limit("4096\n"), Some(4096));
+    }
+
+    #[test]
+    fn block_counts_are_read_in_the_forms_of_both_versions() {
+        let entry = |op: &str, value| BlkioEntry { major: 8, minor: 16, op: op.to_owned(), value };
+        assert_eq!(parse_blkio("8:16 Read 1\n8:16 Total 3\nTotal 3\n"), [entry("Read", 1), entry("Total", 3)]);
+        assert_eq!(parse_blkio("8:16 77\n"), [entry("", 77)]);
+        let stats = parse_io_stat("8:16 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=5 dios=6 cost.usage=9\n9:0\n");
+        assert_eq!(stats.service_bytes, [entry("Read", 1), entry("Write", 2), entry("Discard", 5)]);
+        assert_eq!(stats.serviced, [entry("Read", 3), entry("Write", 4), entry("Discard", 6)]);
+    }
+
+    #[test]
+    fn pressure_and_rdma_are_read() {
+        let text =
+            "some avg10=0.53 avg60=4.66 avg300=7.60 total=156155998\nfull avg10=0.00 avg60=nan avg300=0.00 total=3\n";
+        let pressure = parse_pressure(text).unwrap();
+        assert_eq!((pressure.some.avg60, pressure.some.total_us, pressure.full.total_us), (4.66, 156_155_998, 3));
+        assert_eq!(parse_pressure(""), None);
+        let rdma = parse_rdma("mlx4_0 hca_handle=2 hca_object=20\n", "mlx4_0 hca_handle=max hca_object=99\n");
+        let expected = RdmaStats { hca_handles: 2, hca_objects: 20, max_handles: None, max_objects: Some(99) };
+        assert_eq!(rdma["mlx4_0"], expected);
+    }
+
+    #[test]
+    fn lists_are_numbers_and_never_too_many() {
+        assert_eq!(parse_list("0-2,7\n"), [0, 1, 2, 7]);
+        assert_eq!(parse_list("\n"), [0u32; 0]);
+        assert!(parse_list("0-4294967295,0-4294967295").len() <= MAX_CPUS as usize);
+    }
+
+    proptest! {
+        #[test]
+        fn any_content_of_kernel_files_is_read_without_panic(text in "([a-z0-9_.:=, -]{0,30}\n){0,6}|.{0,100}") {
+            let mut cpu = CpuStats::default();
+            parse_cpu_stat(&text, &mut cpu);
+            let _ = (parse_usage_all(&text), parse_list(&text), parse_limit(&text), parse_blkio(&text));
+            let _ = (parse_io_stat(&text), parse_rdma(&text, &text), parse_pressure(&text), key(&text, "a"));
+        }
+
+        #[test]
+        fn flat_keyed_lines_are_read_back(pairs in proptest::collection::btree_map("[a-z_]{1,8}", any::<u64>(), 0..8)) {
+            let text: String = pairs.iter().map(|(k, v)| format!("{k} {v}\n")).collect();
+            let read: BTreeMap<String, u64> = keyed(&text).map(|(k, v)| (k.to_owned(), v)).collect();
+            prop_assert_eq!(read, pairs);
+        }
+    }
+}

@@ -1,6 +1,8 @@
 //! The version 1 controllers of the host that runs the tests, for real. Each test has cgroups of its own and removes
 //! them; what a host lacks is reported by name, not passed over.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use common::{Child, skipped};

@@ -40,10 +40,9 @@ fn main() {
             let output = PathBuf::from(output);
             let write = |name: &str, text: String| std::fs::write(output.join(name), text).expect("write");
             write("compare.json", report.to_json());
-            write("compare.html", strata_compare::html::render(&report));
+            write("compare.html", report.to_html());
             let width = std::env::var("COLUMNS").ok().and_then(|c| c.parse().ok()).unwrap_or(100);
-            let options = strata_compare::table::Options { width, color: std::io::stdout().is_terminal() };
-            print!("{}", strata_compare::table::render(&report, &options));
+            print!("{}", report.to_table(width, std::io::stdout().is_terminal()));
         }
         Err(error) => {
             eprintln!("{error}");

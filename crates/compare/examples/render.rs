@@ -6,8 +6,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         return Err("usage: render REPORT.json HTML-FILE".into());
     };
     let report: strata_compare::Report = serde_json::from_str(&std::fs::read_to_string(input)?)?;
-    std::fs::write(output, strata_compare::html::render(&report))?;
+    std::fs::write(output, report.to_html())?;
     let width = std::env::var("COLUMNS").ok().and_then(|c| c.parse().ok()).unwrap_or(100);
-    print!("{}", strata_compare::table::render(&report, &strata_compare::table::Options { width, color: false }));
+    print!("{}", report.to_table(width, false));
     Ok(())
 }

@@ -444,14 +444,7 @@ pub fn image(cache: &Path, cancel: &AtomicBool) -> Result<BenchImage, Reason> {
     let reference = format!("{layout_text}:bench");
     let commands: [&[&str]; 5] = [
         // A compiler makes it the size of a usual image, with many small files and some large ones.
-        &[
-            "mmdebstrap",
-            "--quiet",
-            "--variant=minbase",
-            "--include=gcc,libc6-dev,make,git,python3-minimal,perl",
-            "",
-            &tar_text,
-        ],
+        &["mmdebstrap", "--quiet", "--variant=minbase", "--include=gcc,libc6-dev,make", "", &tar_text],
         &["umoci", "init", "--layout", &layout_text],
         &["umoci", "new", "--image", &reference],
         &["umoci", "raw", "add-layer", "--image", &reference, &tar_text],

@@ -6,8 +6,19 @@ use std::fmt::Write;
 use crate::report::{BoundaryFacts, Figures, MeasureFacts, Outcome, Report, Status};
 use crate::units::{Better, human, ratio};
 
-/// The whole document.
-pub fn render(report: &Report) -> String {
+impl Report {
+    /// The report as one self-contained HTML page.
+    pub fn to_html(&self) -> String {
+        render(self)
+    }
+
+    /// What a person would say of the report in a meeting: one sentence a boundary, Strata's first.
+    pub fn headline(&self) -> Vec<String> {
+        self.ran().filter(|b| b.id != "bare").filter_map(|boundary| sentence(self, boundary)).collect()
+    }
+}
+
+fn render(report: &Report) -> String {
     let ran: Vec<&BoundaryFacts> = report.ran().collect();
     let title = if report.command {
         format!("What isolation costs: {}", report.workload)
@@ -48,7 +59,7 @@ fn header(report: &Report, ran: &[&BoundaryFacts], title: &str, out: &mut String
         escape(&report.host.cpu),
         escape(&report.host.kernel)
     );
-    let sentences = headline(report);
+    let sentences = report.headline();
     if let Some((first, rest)) = sentences.split_first() {
         let _ = writeln!(out, "<p class=\"headline\">{}</p>", escape(first));
         if !rest.is_empty() {
@@ -60,11 +71,6 @@ fn header(report: &Report, ran: &[&BoundaryFacts], title: &str, out: &mut String
         }
     }
     out.push_str("</header>\n");
-}
-
-/// What a person would say of the report in a meeting: one sentence a boundary, Strata's first.
-pub fn headline(report: &Report) -> Vec<String> {
-    report.ran().filter(|b| b.id != "bare").filter_map(|boundary| sentence(report, boundary)).collect()
 }
 
 fn sentence(report: &Report, boundary: &BoundaryFacts) -> Option<String> {
@@ -110,7 +116,8 @@ fn sentence(report: &Report, boundary: &BoundaryFacts) -> Option<String> {
         (start, None) if start.is_empty() => return None,
         (start, None) => start,
     };
-    Some(format!("{} costs {costs}.", boundary.title))
+    let article = if boundary.id == "container" { "A " } else { "" };
+    Some(format!("{article}{} costs {costs}.", boundary.title))
 }
 
 /// A title inside a sentence: without its capital, unless it begins with an abbreviation.
@@ -355,10 +362,10 @@ fn bar(measure: &MeasureFacts, boundary: &BoundaryFacts, f: &Figures, scale: &Sc
 }
 
 fn axis(scale: &Scale, out: &mut String) {
-    let label = if scale.log { "log scale" } else { "" };
+    let label = if scale.log { ", log scale" } else { "" };
     let _ = write!(
         out,
-        "<div class=\"row axis\"><span class=\"name\">cost {label}</span><svg class=\"plot\" aria-hidden=\"true\">"
+        "<div class=\"row axis\"><span class=\"name\">cost{label}</span><svg class=\"plot\" aria-hidden=\"true\">"
     );
     let ticks = scale.ticks();
     let every = ticks.len().div_ceil(5).max(1);
@@ -579,8 +586,8 @@ mod tests {
 
     #[test]
     fn the_headline_says_what_a_boundary_costs() {
-        let sentences = headline(&example());
-        assert_eq!(sentences[0], "Strata container costs 4.00 ms at start, and nothing measurable afterwards.");
+        let sentences = example().headline();
+        assert_eq!(sentences[0], "A Strata container costs 4.00 ms at start, and nothing measurable afterwards.");
         assert_eq!(
             sentences[1],
             "gVisor costs 124 ms at start, and ×4.56 on average afterwards (most: sequential I/O ×4.56)."

@@ -7,22 +7,22 @@
 //! percentile absorb outliers, the samples themselves are in the JSON.
 //!
 //! Start at [`compare`]: [`Setup::boundaries`] lists the boundaries, [`Plan`] says what to run, and the [`Report`]
-//! that comes back is rendered by [`table`], [`html`] or [`Report::to_json`].
+//! that comes back is rendered by [`Report::to_table`], [`Report::to_html`] or [`Report::to_json`].
 
 pub mod bench;
 mod boundary;
 mod bundle;
 mod console;
 mod host;
-pub mod html;
+mod html;
 mod measure;
 mod process;
 mod report;
 mod run;
 mod stats;
 mod sys;
-pub mod table;
-pub mod units;
+mod table;
+mod units;
 
 pub use boundary::{Boundary, Job, Output, Reason, Sample, Setup, Watch, Workload};
 pub use host::Host;

@@ -177,7 +177,7 @@ impl Watcher {
 
     /// Asks politely, then ends everything. Bounded: what the kernel cannot end is left to it.
     fn end(&self) {
-        let patience = Instant::now() + Duration::from_secs(2);
+        let patience = Instant::now() + Duration::from_secs(1);
         for pid in self.tree() {
             sys::kill(pid, libc::SIGTERM);
         }

@@ -1,6 +1,28 @@
 //! The report: every figure, and every fact needed to believe it.
 //!
-//! The JSON form is this structure. `schema` names its version; fields are added within a version, never changed.
+//! The JSON form is this structure. `schema` names its version; fields are added within a version, never changed. Shortened:
+//!
+//! ```json
+//! {
+//!   "schema": "strata.compare/1", "date": "2026-01-02", "preset": "quick", "rounds": 3, "elapsed_s": 41.2,
+//!   "workload": "built-in measures", "command": false,
+//!   "host": {"kernel": "6.1.0", "cpu": "…", "cores": 2, "memory": 25769803776, "load_before": [0.1, 0.2, 0.2],
+//!            "os": "…", "virtual_machine": true},
+//!   "boundaries": [
+//!     {"id": "bare", "title": "Bare host", "mechanism": "…", "machine": false, "status": {"state": "ran"}},
+//!     {"id": "qemu-kvm", "title": "QEMU KVM", "mechanism": "…", "machine": true,
+//!      "status": {"state": "unavailable", "reason": "…"}}
+//!   ],
+//!   "measures": [
+//!     {"name": "syscall", "title": "System call", "group": "Asking the kernel", "about": "…", "unit": "ns",
+//!      "better": "lower", "results": {
+//!        "bare": {"state": "measured", "median": 201.0, "p10": 199.1, "p90": 209.8, "n": 3, "ratio": 1.0,
+//!                 "samples": [201.0, 198.6, 212.0]},
+//!        "runc": {"state": "failed", "reason": "…"}}}
+//!   ],
+//!   "notes": []
+//! }
+//! ```
 
 use std::collections::BTreeMap;
 

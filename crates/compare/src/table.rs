@@ -8,11 +8,11 @@ use crate::units::{human, ratio};
 
 /// How to draw.
 #[derive(Debug, Clone, Copy)]
-pub struct Options {
+struct Options {
     /// Columns of the terminal.
-    pub width: usize,
+    width: usize,
     /// Whether escape sequences for colour may be used.
-    pub color: bool,
+    color: bool,
 }
 
 /// Text in cells, then its colour.
@@ -49,8 +49,14 @@ impl Paint {
     }
 }
 
-/// The report as text, ending in a line feed.
-pub fn render(report: &Report, options: &Options) -> String {
+impl Report {
+    /// The report for a terminal of `width` columns, with escape sequences for colour if `color`; ends in a line feed.
+    pub fn to_table(&self, width: usize, color: bool) -> String {
+        render(self, &Options { width, color })
+    }
+}
+
+fn render(report: &Report, options: &Options) -> String {
     let ran: Vec<&BoundaryFacts> = report.ran().collect();
     let mut out = String::new();
     if !ran.is_empty() {

@@ -72,7 +72,10 @@ impl Sets {
         let mut mask = |names: &[String]| {
             let mut mask = 0;
             for name in names {
-                match NAMES.iter().position(|n| name.strip_prefix("CAP_").is_some_and(|name| name.eq_ignore_ascii_case(n))) {
+                match NAMES
+                    .iter()
+                    .position(|n| name.strip_prefix("CAP_").is_some_and(|name| name.eq_ignore_ascii_case(n)))
+                {
                     Some(number) => mask |= 1 << number,
                     None => {
                         let warning = format!("ignoring unknown capability {name:?}");

@@ -16,7 +16,8 @@ use crate::mounts::{self, Surroundings};
 pub(crate) fn make(around: &Surroundings<'_>, destination: &Path, options: &Options) -> Result<(), Error> {
     let target = around.root.make_dir_all(destination, 0o755).on_path("make the mount point", destination)?;
     // The attributes are all that makes sense of the options; version 1's controller names are the host's business.
-    let plain = Options { attributes: options.attributes, propagation: options.propagation.clone(), ..Options::default() };
+    let plain =
+        Options { attributes: options.attributes, propagation: options.propagation.clone(), ..Options::default() };
     let views = around.cgroup.map(strata_cgroup::Cgroup::mounts_view).unwrap_or_default();
     let made = match views.as_slice() {
         // Without a cgroup of its own (rootless) the container may look at the host's.

@@ -133,7 +133,10 @@ pub(crate) fn validate(spec: &Spec) -> Result<(), Error> {
     validate_namespaces(spec, linux)?;
     for (i, mount) in spec.mounts.iter().enumerate() {
         if mount.destination.as_os_str().is_empty() {
-            return Err(Error::invalid(format!("mounts[{i}].destination"), "it is empty; name a path in the container"));
+            return Err(Error::invalid(
+                format!("mounts[{i}].destination"),
+                "it is empty; name a path in the container",
+            ));
         }
         if mount.uid_mappings.is_empty() != mount.gid_mappings.is_empty() {
             let message = "uidMappings and gidMappings must be given together";
@@ -176,7 +179,8 @@ pub(crate) fn validate(spec: &Spec) -> Result<(), Error> {
     }
     if let Some(propagation) = &linux.rootfs_propagation {
         mount_options::propagation(propagation).ok_or_else(|| {
-            let message = format!("{propagation:?} must be shared, slave, private or unbindable, or one of them with r");
+            let message =
+                format!("{propagation:?} must be shared, slave, private or unbindable, or one of them with r");
             Error::invalid("linux.rootfsPropagation", message)
         })?;
     }
@@ -192,7 +196,8 @@ pub(crate) fn validate(spec: &Spec) -> Result<(), Error> {
         }
         let own = seccomp.syscalls.iter().filter(|r| notify(&r.action)).flat_map(|r| &r.names);
         if let Some(name) = own.into_iter().find(|n| matches!(n.as_str(), "sendmsg" | "execve")) {
-            let message = format!("{name} cannot be SCMP_ACT_NOTIFY: the runtime itself needs it to hand over the listener");
+            let message =
+                format!("{name} cannot be SCMP_ACT_NOTIFY: the runtime itself needs it to hand over the listener");
             return Err(Error::invalid("linux.seccomp.syscalls", message));
         }
     }
@@ -268,7 +273,7 @@ fn validate_namespaces(spec: &Spec, linux: &Linux) -> Result<(), Error> {
         let message = "a new user namespace needs uidMappings and gidMappings";
         return Err(Error::invalid("linux.uidMappings", message));
     }
-    if !user && !(linux.uid_mappings.is_empty() && linux.gid_mappings.is_empty()) {
+    if !user && (!linux.uid_mappings.is_empty() || !linux.gid_mappings.is_empty()) {
         let message = "mappings need a user namespace in linux.namespaces";
         return Err(Error::invalid("linux.uidMappings", message));
     }
@@ -290,6 +295,12 @@ fn validate_namespaces(spec: &Spec, linux: &Linux) -> Result<(), Error> {
         if value.len() > 64 {
             return Err(Error::invalid(field, format!("{value:?} is longer than 64 bytes")));
         }
+    }
+    if !namespaces.has(NamespaceKind::Mount) && !spec.mounts.is_empty() {
+        return Err(Error::invalid(
+            "mounts",
+            "they need a mount namespace in linux.namespaces, or they would be the host's",
+        ));
     }
     if !namespaces.has(NamespaceKind::Mount) && !linux.masked_paths.is_empty() {
         return Err(Error::invalid("linux.maskedPaths", "they need a mount namespace in linux.namespaces"));
@@ -393,7 +404,8 @@ mod tests {
 
     #[test]
     fn a_malformed_configuration_is_located() {
-        let text = b"{\n \"ociVersion\": \"1.2.0\",\n \"mounts\": [{\"destination\": \"/a\"},\n  {\"destination\": 7}]\n}";
+        let text =
+            b"{\n \"ociVersion\": \"1.2.0\",\n \"mounts\": [{\"destination\": \"/a\"},\n  {\"destination\": 7}]\n}";
         let error = parse_spec(Path::new("/b/config.json"), text).unwrap_err().to_string();
         assert!(error.starts_with("/b/config.json:4:"), "{error}");
         assert!(error.contains("mounts[1].destination: invalid type: integer `7`"), "{error}");
@@ -413,7 +425,9 @@ mod tests {
         assert!(with(r#"{"timeOffsets":{"monotonic":{"secs":1}}}"#).contains("time namespace"));
         assert!(with(r#"{"sysctl":{"kernel.shmmax":"1"}}"#).contains("ipc namespace"));
         assert!(with(r#"{"sysctl":{"vm.swappiness":"1"}}"#).contains("whole host"));
-        assert!(with(r#"{"sysctl":{"net/../kernel/x":"1"},"namespaces":[{"type":"network"}]}"#).contains("not a param"));
+        assert!(
+            with(r#"{"sysctl":{"net/../kernel/x":"1"},"namespaces":[{"type":"network"}]}"#).contains("not a param")
+        );
         let text = r#"{"ociVersion":"1.2.0","root":{"path":"r"},"process":{"args":["x"],"cwd":"rel"}}"#;
         assert!(refusal(text).contains("process.cwd"));
     }

@@ -80,7 +80,8 @@ pub(crate) fn bind(root: &Root, slave: BorrowedFd<'_>) -> Result<(), Error> {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(e) => return Err(e.into()),
         }
-        let target = rustix::fs::openat(&dev, c"console", OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        let target =
+            rustix::fs::openat(&dev, c"console", OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
         if rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&target)?.st_mode) == rustix::fs::FileType::Symlink {
             return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "it is a symbolic link"));
         }
@@ -133,7 +134,10 @@ pub(crate) fn accompany(pidfd: BorrowedFd<'_>, signals: &sys::SignalFd, master: 
     }
     let mut relay = master.map(|master| Relay { master, stdin_open: true, pending: Vec::new() });
     loop {
-        let mut fds = vec![PollFd::from_borrowed_fd(pidfd, PollFlags::IN), PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN)];
+        let mut fds = vec![
+            PollFd::from_borrowed_fd(pidfd, PollFlags::IN),
+            PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN),
+        ];
         if let Some(relay) = &relay {
             let out = if relay.pending.is_empty() { PollFlags::empty() } else { PollFlags::OUT };
             fds.push(PollFd::from_borrowed_fd(relay.master.as_fd(), PollFlags::IN | out));
@@ -223,7 +227,5 @@ impl Relay {
 pub(crate) fn exit_code(pidfd: BorrowedFd<'_>) -> Result<i32, Error> {
     let status = rustix::io::retry_on_intr(|| rustix::process::waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED))
         .context(|| "wait for the program".into())?;
-    Ok(status.map_or(1, |s| {
-        s.exit_status().or_else(|| s.terminating_signal().map(|n| 128 + n)).unwrap_or(1)
-    }))
+    Ok(status.map_or(1, |s| s.exit_status().or_else(|| s.terminating_signal().map(|n| 128 + n)).unwrap_or(1)))
 }

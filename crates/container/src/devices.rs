@@ -74,7 +74,8 @@ fn link(dev: &OwnedFd, name: &str, target: &str) -> Result<(), Error> {
 }
 
 fn node(device: &Device) -> Result<Node<'_>, Error> {
-    let number = |n: i64| u32::try_from(n).map_err(|_| Error::invalid("linux.devices", format!("{n} is no device number")));
+    let number =
+        |n: i64| u32::try_from(n).map_err(|_| Error::invalid("linux.devices", format!("{n} is no device number")));
     let kind = match device.kind.as_str() {
         "b" => FileType::BlockDevice,
         "p" => FileType::Fifo,

@@ -37,7 +37,8 @@ struct Join {
 
 /// Starts a process in the container of this record.
 pub(crate) fn exec(record: &Record, dir: &Path, status: Status, options: &ExecOptions) -> Result<ExecOutcome, Error> {
-    let allowed = matches!(status, Status::Running | Status::Created) || (status == Status::Paused && options.ignore_paused);
+    let allowed =
+        matches!(status, Status::Running | Status::Created) || (status == Status::Paused && options.ignore_paused);
     if !allowed {
         let wanted = "running (or, with ignore_paused, paused)";
         return Err(Error::WrongStatus { verb: "exec in", id: record.id.clone(), status, wanted });
@@ -240,7 +241,9 @@ fn start(record: &Record, spec: &Spec, mut join: Join, options: &ExecOptions) ->
                 }
             }
             Tag::Ready => {
-                join.process.limits().apply_to(pid)?;
+                if join.flags & libc::CLONE_NEWUSER != 0 {
+                    join.process.limits().apply_to(pid)?;
+                }
                 if let Some(path) = &options.pid_file {
                     record::write_pid_file(path, pid)?;
                 }
@@ -295,8 +298,12 @@ fn live(join: &Join, sync: &OwnedFd) -> Result<Infallible, Error> {
         let size = join.process.process().console_size;
         console::adopt(&console::open(&root, size, destination, sync.as_fd())?)?;
     }
+    if join.flags & libc::CLONE_NEWUSER == 0 {
+        join.process.limits().apply_to(0)?;
+    }
     if let Some(listener) = join.process.with_privileges(&labels)? {
-        sync::send_with(sync, Tag::SeccompFd, b"", Some(listener.as_fd())).context(|| "hand over the listener".into())?;
+        sync::send_with(sync, Tag::SeccompFd, b"", Some(listener.as_fd()))
+            .context(|| "hand over the listener".into())?;
     }
     drop(labels);
     join.process.become_user()?;

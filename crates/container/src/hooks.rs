@@ -63,10 +63,10 @@ fn run_one(kind: &'static str, hook: &Hook, state: &State) -> Result<(), Error> 
     if let Some(seconds) = hook.timeout {
         let limit = Timespec { tv_sec: seconds, tv_nsec: 0 };
         let pid = rustix::process::Pid::from_child(&child);
-        let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).map_err(|e| cannot(e.into()))?;
-        let ended = rustix::io::retry_on_intr(|| {
-            rustix::event::poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&limit))
-        });
+        let pidfd =
+            rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).map_err(|e| cannot(e.into()))?;
+        let ended =
+            rustix::io::retry_on_intr(|| rustix::event::poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&limit)));
         if ended.map_err(|e| cannot(e.into()))? == 0 {
             let _ = child.kill();
             let _ = child.wait();
@@ -79,7 +79,7 @@ fn run_one(kind: &'static str, hook: &Hook, state: &State) -> Result<(), Error> 
     }
     let mut said = Vec::new();
     let _ = output.rewind();
-    let _ = output.by_ref().take(1024).read_to_end(&mut said);
+    let _ = Read::by_ref(&mut output).take(1024).read_to_end(&mut said);
     let said = String::from_utf8_lossy(&said);
     Err(failed(format!("{status}{}{}", if said.is_empty() { "" } else { ": " }, said.trim_end())))
 }
@@ -111,7 +111,8 @@ mod tests {
 
     #[test]
     fn the_state_is_the_standard_input_and_the_environment_is_the_hooks_own() {
-        let script = r#"read -r line; case "$line" in *'"pid":7'*) test "$A" = 1 && test -z "$HOME";; *) exit 3;; esac"#;
+        let script =
+            r#"read -r line; case "$line" in *'"pid":7'*) test "$A" = 1 && test -z "$HOME";; *) exit 3;; esac"#;
         run("prestart", &[hook(script, Some(5))], &state()).unwrap();
     }
 

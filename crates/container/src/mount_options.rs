@@ -141,7 +141,9 @@ pub(crate) fn parse(mount: &Mount) -> Result<Options, String> {
     let mut options = Options::default();
     let kind = mount.kind.as_deref().unwrap_or_default();
     options.bind = kind == "bind";
-    for option in mount.options.iter().flat_map(|o| if o.contains('"') { vec![o.as_str()] } else { o.split(',').collect() }) {
+    for option in
+        mount.options.iter().flat_map(|o| if o.contains('"') { vec![o.as_str()] } else { o.split(',').collect() })
+    {
         let find = |name: &str| ATTRIBUTES.iter().find(|(n, _)| *n == name).map(|(_, change)| *change);
         if let Some(change) = find(option) {
             options.attributes.apply(change);

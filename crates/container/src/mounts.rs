@@ -172,9 +172,8 @@ fn bind(
             return Err(Error::invalid("mounts: /proc", format!("the source {} is not procfs", source.display())));
         }
     }
-    finish(tree.as_fd(), target.as_fd(), options).context(|| {
-        format!("bind {} to {} with options {:?}", source.display(), destination.display(), mount.options)
-    })
+    finish(tree.as_fd(), target.as_fd(), options)
+        .context(|| format!("bind {} to {} with options {:?}", source.display(), destination.display(), mount.options))
 }
 
 /// Attributes, attachment and propagation of a detached mount.
@@ -190,7 +189,7 @@ fn remount(root: &Root, destination: &Path, options: &Options) -> Result<(), Err
         let target = root.resolve(destination)?;
         set_attributes(target.as_fd(), true, options.recursive)?;
         set_attributes(target.as_fd(), false, options.attributes)?;
-        if !options.bind && !(options.data.is_empty() && options.instance.is_empty()) {
+        if !options.bind && (!options.data.is_empty() || !options.instance.is_empty()) {
             let context = rustix::mount::fspick(
                 &target,
                 c"",
@@ -312,7 +311,15 @@ fn file_system(
 /// elsewhere than everybody thinks (CVE-2019-19921).
 fn real_directory(root: &Root, destination: &Path) -> Result<OwnedFd, Error> {
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
-    let open = || rustix::fs::openat2(root.as_fd(), destination, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty(), resolve);
+    let open = || {
+        rustix::fs::openat2(
+            root.as_fd(),
+            destination,
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+            resolve,
+        )
+    };
     match open() {
         Err(Errno::NOENT) => {
             root.make_dir_all(destination, 0o755).on_path("make the mount point", destination)?;

@@ -80,10 +80,8 @@ impl Plan {
         let offsets = (!offsets.is_empty()).then_some(offsets);
         let joins = |kind| join.iter().any(|(_, k)| *k == kind);
         let user = fresh(NamespaceKind::User);
-        let needed = joins(NamespaceKind::User)
-            || joins(NamespaceKind::Pid)
-            || offsets.is_some()
-            || (user && !join.is_empty());
+        let needed =
+            joins(NamespaceKind::User) || joins(NamespaceKind::Pid) || offsets.is_some() || (user && !join.is_empty());
         let intermediate = needed.then(|| {
             let early = clone & (libc::CLONE_NEWUSER | libc::CLONE_NEWTIME);
             clone &= !early;
@@ -134,8 +132,9 @@ pub(crate) fn write_mappings(proc: &Proc, pid: i32, linux: &Linux) -> Result<(),
     for (file, helper, mappings) in maps {
         if privileged() || single_self(mappings) {
             let text = render(mappings);
-            proc.write(&format!("{pid}/{file}"), text.as_bytes())
-                .context(|| format!("map the ids of the user namespace ({file}: {})", text.trim().replace('\n', ", ")))?;
+            proc.write(&format!("{pid}/{file}"), text.as_bytes()).context(|| {
+                format!("map the ids of the user namespace ({file}: {})", text.trim().replace('\n', ", "))
+            })?;
         } else {
             run_helper(helper, pid, mappings)?;
         }
@@ -162,11 +161,10 @@ fn render(mappings: &[IdMapping]) -> String {
 
 fn run_helper(helper: &str, pid: i32, mappings: &[IdMapping]) -> Result<(), Error> {
     let numbers = mappings.iter().flat_map(|m| [m.container_id, m.host_id, m.size]).map(|n| n.to_string());
-    let output = std::process::Command::new(helper)
-        .arg(pid.to_string())
-        .args(numbers)
-        .output()
-        .context(|| format!("run {helper} (package uidmap), which maps more than one id for an unprivileged user"))?;
+    let output =
+        std::process::Command::new(helper).arg(pid.to_string()).args(numbers).output().context(|| {
+            format!("run {helper} (package uidmap), which maps more than one id for an unprivileged user")
+        })?;
     if output.status.success() {
         return Ok(());
     }
@@ -176,17 +174,20 @@ fn run_helper(helper: &str, pid: i32, mappings: &[IdMapping]) -> Result<(), Erro
 
 /// A user namespace with these mappings that outlives its first process by this descriptor, for idmapped mounts.
 pub(crate) fn user_namespace(proc: &Proc, linux: &Linux) -> Result<OwnedFd, Error> {
-    match sys::clone3(libc::CLONE_NEWUSER as u64, None).context(|| "make a user namespace for an idmapped mount".into())? {
+    match sys::clone3(libc::CLONE_NEWUSER as u64, None)
+        .context(|| "make a user namespace for an idmapped mount".into())?
+    {
         sys::Cloned::Child => {
             let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
             loop {
-                rustix::thread::nanosleep(&rustix::thread::Timespec { tv_sec: 60, tv_nsec: 0 });
+                let _ = rustix::thread::nanosleep(&rustix::thread::Timespec { tv_sec: 60, tv_nsec: 0 });
             }
         }
         sys::Cloned::Parent { pid, pidfd } => {
             let namespace = write_mappings(proc, pid, linux).and_then(|()| {
                 let path = format!("/proc/{pid}/ns/user");
-                rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).context(|| format!("open {path}"))
+                rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+                    .context(|| format!("open {path}"))
             });
             let _ = sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
             let _ = crate::console::exit_code(pidfd.as_fd());

@@ -111,8 +111,8 @@ pub(crate) fn configure_all(devices: &[Device]) -> Result<(), Error> {
 }
 
 fn open() -> Result<OwnedFd, Error> {
-    let route = Some(rustix::net::netlink::ROUTE);
-    rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, route)
+    // NETLINK_ROUTE is protocol 0, the default.
+    rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)
         .context(|| "open a netlink socket".into())
 }
 
@@ -154,7 +154,9 @@ fn exchange(socket: &OwnedFd, request: &[u8]) -> io::Result<Vec<(u16, Vec<u8>)>>
     loop {
         let (_, n) = rustix::io::retry_on_intr(|| rustix::net::recv(socket, &mut buffer[..], RecvFlags::TRUNC))?;
         let mut rest = &buffer[..n.min(buffer.len())];
-        while let (Some(length), Some(kind)) = (number(rest, 0).map(u32::from_ne_bytes), number(rest, 4).map(u16::from_ne_bytes)) {
+        while let (Some(length), Some(kind)) =
+            (number(rest, 0).map(u32::from_ne_bytes), number(rest, 4).map(u16::from_ne_bytes))
+        {
             let length = length as usize;
             if length < HEADER || length > rest.len() {
                 return Err(io::Error::from(io::ErrorKind::InvalidData));
@@ -182,7 +184,9 @@ fn address(kind: u16, body: &[u8], index: u32) -> Option<Address> {
     let mut flags = u32::from(flags);
     let (mut local, mut peer, mut broadcast) = (None, None, None);
     let mut at = 8;
-    while let (Some(length), Some(kind)) = (number(body, at).map(u16::from_ne_bytes), number(body, at + 2).map(u16::from_ne_bytes)) {
+    while let (Some(length), Some(kind)) =
+        (number(body, at).map(u16::from_ne_bytes), number(body, at + 2).map(u16::from_ne_bytes))
+    {
         let value = body.get(at + 4..at + usize::from(length))?;
         match kind {
             IFA_LOCAL => local = Some(value.to_vec()),

@@ -66,7 +66,7 @@ impl Limits {
         self.0.is_empty()
     }
 
-    /// Sets the limits of another process. The caller's privileges decide whether a hard limit may be raised.
+    /// Sets the limits of another process, or with 0 of this one. The caller's privileges decide whether a hard limit may be raised.
     pub(crate) fn apply_to(&self, pid: i32) -> Result<(), Error> {
         for (resource, limit) in &self.0 {
             rustix::process::prlimit(rustix::process::Pid::from_raw(pid), *resource, *limit).context(|| {
@@ -97,10 +97,9 @@ pub(crate) fn scheduler(s: &Scheduler) -> Result<SchedAttr, String> {
         ("SCHED_FLAG_UTIL_CLAMP_MIN", 0x20),
         ("SCHED_FLAG_UTIL_CLAMP_MAX", 0x40),
     ];
-    let (_, policy) = POLICIES
-        .iter()
-        .find(|(n, _)| *n == s.policy)
-        .ok_or_else(|| format!("unknown policy {:?}; known are SCHED_OTHER, FIFO, RR, BATCH, IDLE, DEADLINE", s.policy))?;
+    let (_, policy) = POLICIES.iter().find(|(n, _)| *n == s.policy).ok_or_else(|| {
+        format!("unknown policy {:?}; known are SCHED_OTHER, FIFO, RR, BATCH, IDLE, DEADLINE", s.policy)
+    })?;
     let mut flags = 0;
     for name in &s.flags {
         flags |= FLAGS.iter().find(|(n, _)| n == name).ok_or_else(|| format!("unknown flag {name:?}"))?.1;
@@ -141,22 +140,24 @@ pub(crate) fn io_priority(p: &IoPriority) -> Result<u32, String> {
     }
 }
 
+pub(crate) const MEMORY_MODES: [(&str, i32); 7] = [
+    ("MPOL_DEFAULT", 0),
+    ("MPOL_PREFERRED", 1),
+    ("MPOL_BIND", 2),
+    ("MPOL_INTERLEAVE", 3),
+    ("MPOL_LOCAL", 4),
+    ("MPOL_PREFERRED_MANY", 5),
+    ("MPOL_WEIGHTED_INTERLEAVE", 6),
+];
+pub(crate) const MEMORY_FLAGS: [(&str, i32); 3] =
+    [("MPOL_F_STATIC_NODES", 1 << 15), ("MPOL_F_RELATIVE_NODES", 1 << 14), ("MPOL_F_NUMA_BALANCING", 1 << 13)];
+
 /// `linux.memoryPolicy` as `set_mempolicy(2)` takes it.
 pub(crate) fn memory_policy(p: &MemoryPolicy) -> Result<(i32, Vec<u64>), String> {
-    const MODES: [(&str, i32); 7] = [
-        ("MPOL_DEFAULT", 0),
-        ("MPOL_PREFERRED", 1),
-        ("MPOL_BIND", 2),
-        ("MPOL_INTERLEAVE", 3),
-        ("MPOL_LOCAL", 4),
-        ("MPOL_PREFERRED_MANY", 5),
-        ("MPOL_WEIGHTED_INTERLEAVE", 6),
-    ];
-    const FLAGS: [(&str, i32); 3] =
-        [("MPOL_F_STATIC_NODES", 1 << 15), ("MPOL_F_RELATIVE_NODES", 1 << 14), ("MPOL_F_NUMA_BALANCING", 1 << 13)];
-    let mut mode = MODES.iter().find(|(n, _)| *n == p.mode).ok_or_else(|| format!("unknown mode {:?}", p.mode))?.1;
+    let mut mode =
+        MEMORY_MODES.iter().find(|(n, _)| *n == p.mode).ok_or_else(|| format!("unknown mode {:?}", p.mode))?.1;
     for name in &p.flags {
-        mode |= FLAGS.iter().find(|(n, _)| n == name).ok_or_else(|| format!("unknown flag {name:?}"))?.1;
+        mode |= MEMORY_FLAGS.iter().find(|(n, _)| n == name).ok_or_else(|| format!("unknown flag {name:?}"))?.1;
     }
     let nodes = if p.nodes.is_empty() { Vec::new() } else { bit_list(&p.nodes)? };
     Ok((mode, nodes))
@@ -244,8 +245,17 @@ impl Plan {
             capabilities: process.capabilities.as_ref().map(|c| Sets::parse(c, warnings)).unwrap_or_default(),
             limits: Limits::parse(&process.rlimits).map_err(invalid("process.rlimits"))?,
             scheduler: process.scheduler.as_ref().map(scheduler).transpose().map_err(invalid("process.scheduler"))?,
-            io_priority: process.io_priority.as_ref().map(io_priority).transpose().map_err(invalid("process.ioPriority"))?,
-            memory_policy: around.memory_policy.map(memory_policy).transpose().map_err(invalid("linux.memoryPolicy"))?,
+            io_priority: process
+                .io_priority
+                .as_ref()
+                .map(io_priority)
+                .transpose()
+                .map_err(invalid("process.ioPriority"))?,
+            memory_policy: around
+                .memory_policy
+                .map(memory_policy)
+                .transpose()
+                .map_err(invalid("linux.memoryPolicy"))?,
             personality: around.personality.map(personality).transpose().map_err(invalid("linux.personality"))?,
             labels: labels(process)?,
             seccomp: around.seccomp,
@@ -321,7 +331,8 @@ impl Plan {
         self.fix_streams()?;
         let groups: Vec<Gid> = user.additional_gids.iter().map(|g| Gid::from_raw(*g)).collect();
         if !self.setgroups_denied {
-            rustix::thread::set_thread_groups(&groups).context(|| format!("set the groups {:?}", user.additional_gids))?;
+            rustix::thread::set_thread_groups(&groups)
+                .context(|| format!("set the groups {:?}", user.additional_gids))?;
         } else if !groups.is_empty() {
             let message = "the user namespace denies setgroups, so there can be no additional groups";
             return Err(Error::invalid("process.user.additionalGids", message));
@@ -381,7 +392,8 @@ impl Plan {
         let name = &self.process.args[0];
         let path = env.iter().rev().find_map(|e| e.strip_prefix(b"PATH=")).unwrap_or(DEFAULT_PATH);
         let found = find_program(name, path)?;
-        CString::new(found.as_os_str().as_bytes()).map_err(|_| Error::ProgramNotFound(format!("exec: {name:?}: NUL byte")))
+        CString::new(found.as_os_str().as_bytes())
+            .map_err(|_| Error::ProgramNotFound(format!("exec: {name:?}: NUL byte")))
     }
 
     /// Last step: loads the filter if that was not done, and executes. Returns only on failure. The listener, if any,
@@ -507,7 +519,8 @@ fn labels(process: &Process) -> Result<Vec<Label>, Error> {
     if let Some(profile) = process.apparmor_profile.as_ref().filter(|p| !p.is_empty() && *p != "unconfined") {
         let enabled = std::fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|t| t.starts_with(b"Y"));
         if !enabled {
-            let message = format!("apparmor profile {profile:?} is asked for, but this kernel has apparmor not enabled");
+            let message =
+                format!("apparmor profile {profile:?} is asked for, but this kernel has apparmor not enabled");
             return Err(Error::Unsupported(message));
         }
         let own = Path::new("/proc/self/attr/apparmor/exec").exists();
@@ -557,7 +570,10 @@ mod tests {
     #[test]
     fn homes_are_found_by_user_id() {
         let passwd = "root:x:0:0:root:/root:/bin/sh\nbad\nu:x:7:7::/home/u:/bin/sh\nv:x:8:8:::\n";
-        assert_eq!((home(passwd, 0), home(passwd, 7), home(passwd, 8), home(passwd, 9)), ("/root", "/home/u", "/", "/"));
+        assert_eq!(
+            (home(passwd, 0), home(passwd, 7), home(passwd, 8), home(passwd, 9)),
+            ("/root", "/home/u", "/", "/")
+        );
     }
 
     #[test]
@@ -578,7 +594,8 @@ mod tests {
         assert!(scheduler(&other).is_err());
         let io = IoPriority { class: "IOPRIO_CLASS_BE".into(), priority: 4 };
         assert_eq!(io_priority(&io).unwrap(), 2 << 13 | 4);
-        let policy = MemoryPolicy { mode: "MPOL_BIND".into(), nodes: "0".into(), flags: vec!["MPOL_F_STATIC_NODES".into()] };
+        let policy =
+            MemoryPolicy { mode: "MPOL_BIND".into(), nodes: "0".into(), flags: vec!["MPOL_F_STATIC_NODES".into()] };
         assert_eq!(memory_policy(&policy).unwrap(), (2 | 1 << 15, vec![1]));
     }
 }

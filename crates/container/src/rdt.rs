@@ -24,7 +24,8 @@ pub(crate) struct Plan {
 pub(crate) fn plan(rdt: &IntelRdt, id: &str) -> Result<Plan, Error> {
     let mounted = rustix::fs::statfs(ROOT).is_ok_and(|s| s.f_type as u64 == RDTGROUP_SUPER_MAGIC);
     if !mounted {
-        let message = format!("linux.intelRdt needs a CPU with resource director technology and resctrl mounted on {ROOT}");
+        let message =
+            format!("linux.intelRdt needs a CPU with resource director technology and resctrl mounted on {ROOT}");
         return Err(Error::Unsupported(message));
     }
     let name = rdt.clos_id.as_deref().unwrap_or(id);
@@ -33,7 +34,8 @@ pub(crate) fn plan(rdt: &IntelRdt, id: &str) -> Result<Plan, Error> {
     }
     let group = if name == "/" { PathBuf::from(ROOT) } else { Path::new(ROOT).join(name) };
     let exists = group.is_dir();
-    let schemata: Vec<String> = rdt.l3_cache_schema.iter().chain(&rdt.mem_bw_schema).chain(&rdt.schemata).cloned().collect();
+    let schemata: Vec<String> =
+        rdt.l3_cache_schema.iter().chain(&rdt.mem_bw_schema).chain(&rdt.schemata).cloned().collect();
     if rdt.clos_id.is_some() && schemata.is_empty() && !exists {
         let message = format!("the group {name:?} does not exist, and there is no schema to make it with");
         return Err(Error::invalid("linux.intelRdt.closID", message));

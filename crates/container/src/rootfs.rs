@@ -19,8 +19,6 @@ use crate::{devices, process};
 pub(crate) struct Rootfs {
     pub root: Root,
     path: PathBuf,
-    /// Mounts that become read-only once everything is made.
-    late: Vec<OwnedFd>,
     own_namespace: bool,
 }
 
@@ -39,11 +37,16 @@ const READ_ONLY: Attributes = Attributes { set: libc::MOUNT_ATTR_RDONLY, clear: 
 impl Rootfs {
     /// Cuts the namespace off from the host's mount events and makes the root a mount. `tree` is the root, if the
     /// parent had to open it.
-    pub(crate) fn open(path: &Path, linux: &Linux, own_namespace: bool, tree: Option<OwnedFd>) -> Result<Rootfs, Error> {
+    pub(crate) fn open(
+        path: &Path,
+        linux: &Linux,
+        own_namespace: bool,
+        tree: Option<OwnedFd>,
+    ) -> Result<Rootfs, Error> {
         if !own_namespace {
             let fd = rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
             let root = Root::new(fd.on_path("open the root file system", path)?);
-            return Ok(Rootfs { root, path: path.to_owned(), late: Vec::new(), own_namespace });
+            return Ok(Rootfs { root, path: path.to_owned(), own_namespace });
         }
         let configured = linux.rootfs_propagation.as_deref().and_then(mount_options::propagation);
         // As runc does: without a wish the host's mounts go on to appear in what the container shares of it, and
@@ -60,34 +63,34 @@ impl Rootfs {
         let target = rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .on_path("open the root file system", path)?;
         mounts::attach(tree.as_fd(), target.as_fd()).on_path("mount the root file system", path)?;
-        Ok(Rootfs { root: Root::new(tree), path: path.to_owned(), late: Vec::new(), own_namespace })
+        Ok(Rootfs { root: Root::new(tree), path: path.to_owned(), own_namespace })
     }
 
-    /// Makes mounts and devices. `trees`: for each mount its source, if the parent had to open it.
+    /// Makes mounts and devices. `trees`: for each mount its source, if the parent had to open it. Returns mounts that
+    /// are to become read-only once everything is made.
     pub(crate) fn fill(
-        &mut self,
-        around: impl FnOnce(&Root) -> Surroundings<'_>,
+        around: &Surroundings<'_>,
         spec: &Spec,
         linux: &Linux,
         mut trees: Vec<Option<OwnedFd>>,
-    ) -> Result<(), Error> {
-        let around = around(&self.root);
+    ) -> Result<Vec<OwnedFd>, Error> {
+        let mut late = Vec::new();
         let own_dev = spec.mounts.iter().all(|m| {
             // Somebody's whole /dev comes with its own nodes.
             !(paths::clean(&m.destination) == Path::new("/dev") && mount_options::parse(m).is_ok_and(|o| o.bind))
         });
         for (i, mount) in spec.mounts.iter().enumerate() {
             let tree = trees.get_mut(i).and_then(Option::take);
-            self.late.extend(mounts::make(&around, mount, tree)?);
+            late.extend(mounts::make(around, mount, tree)?);
         }
         if own_dev {
-            devices::make_all(&self.root, &linux.devices, around.user_namespace)?;
+            devices::make_all(around.root, &linux.devices, around.user_namespace)?;
         }
-        Ok(())
+        Ok(late)
     }
 
-    /// Hides and write-protects what the configuration says.
-    pub(crate) fn restrict(&mut self, spec: &Spec, linux: &Linux) -> Result<(), Error> {
+    /// Hides and write-protects what the configuration says, and `late` mounts.
+    pub(crate) fn restrict(&self, spec: &Spec, linux: &Linux, late: Vec<OwnedFd>) -> Result<(), Error> {
         if let Some(p) = &spec.process {
             let cwd = Path::new(&p.cwd);
             self.root.make_dir_all(cwd, 0o755).on_path("make the working directory", cwd)?;
@@ -99,7 +102,7 @@ impl Rootfs {
             self.write_protect(Path::new(path)).on_path("make read-only", Path::new(path))?;
         }
         self.mask(&linux.masked_paths)?;
-        for mount in self.late.drain(..) {
+        for mount in late {
             mounts::set_attributes(mount.as_fd(), false, READ_ONLY).context(|| "make a mount read-only".into())?;
         }
         if spec.root.as_ref().is_some_and(|r| r.readonly) {
@@ -126,7 +129,9 @@ impl Rootfs {
         for path in paths {
             let path = Path::new(path);
             let target = match self.root.resolve(path) {
-                Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => continue,
+                Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
+                    continue;
+                }
                 other => other.on_path("mask", path)?,
             };
             let mount = if !paths::is_dir(&target).on_path("mask", path)? {

@@ -13,8 +13,8 @@ use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, SealFlags};
 
-use crate::mounts;
 use crate::mount_options::Attributes;
+use crate::mounts;
 use crate::sys::{self, CStrings};
 
 /// How the binary is protected, as [`protect_self`] found or made it.
@@ -53,7 +53,8 @@ pub fn protect_self() -> io::Result<Protection> {
     let sealed = read_only_mount().or_else(|_| sealed_copy(&exe))?;
     let args = std::env::args_os().collect::<Vec<_>>();
     let args = CStrings::new(args.iter().map(|a| a.as_bytes()))?;
-    let env = std::env::vars_os().map(|(name, value)| [name.as_os_str(), OsStr::new("="), value.as_os_str()].map(OsStr::as_bytes).concat());
+    let env = std::env::vars_os()
+        .map(|(name, value)| [name.as_os_str(), OsStr::new("="), value.as_os_str()].map(OsStr::as_bytes).concat());
     let env = CStrings::new(env)?;
     Err(sys::fexecve(sealed.as_fd(), &args, &env))
 }

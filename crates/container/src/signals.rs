@@ -77,7 +77,9 @@ mod tests {
 
     #[test]
     fn names_and_numbers() {
-        for (text, number) in [("TERM", 15), ("SIGKILL", 9), ("sigusr1", 10), ("RTMIN+3", 37), ("SIGRTMAX-1", 63), ("2", 2)] {
+        for (text, number) in
+            [("TERM", 15), ("SIGKILL", 9), ("sigusr1", 10), ("RTMIN+3", 37), ("SIGRTMAX-1", 63), ("2", 2)]
+        {
             assert_eq!(signal_from_name(text), Some(number), "{text}");
         }
         for bad in ["", "SIG", "SIGNOPE", "65", "-1", "RTMIN-1", "RTMIN+x"] {

@@ -15,6 +15,9 @@ fn check(result: libc::c_long) -> io::Result<libc::c_long> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
+/// libc's own does not fit its type.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
 /// Forks into new namespaces (`CLONE_NEW*` in `flags`) and, if given, straight into the v2 cgroup of that directory.
 /// The child is a copy of a single-threaded process, so it may allocate.
 pub(crate) fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Cloned> {
@@ -34,7 +37,7 @@ pub(crate) fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<C
         cgroup: 0,
     };
     if let Some(cgroup) = cgroup {
-        args.flags |= libc::CLONE_INTO_CGROUP as u64;
+        args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = cgroup.as_raw_fd() as u64;
     }
     // SAFETY: `args` is valid for its size; without CLONE_VM and a stack the call behaves as fork, and the caller is
@@ -234,11 +237,6 @@ pub(crate) fn set_mempolicy(mode: c_int, nodes: &[u64]) -> io::Result<()> {
 }
 
 /// Sends any signal number, real-time ones too.
-pub(crate) fn kill(pid: i32, signal: i32) -> io::Result<()> {
-    // SAFETY: no pointers.
-    check(unsafe { libc::kill(pid, signal) } as _).map(drop)
-}
-
 pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     // SAFETY: a null siginfo is allowed.
     check(unsafe {
@@ -276,10 +274,11 @@ impl SignalFd {
     /// Takes every signal but those that report the process's own faults, and `except`.
     pub(crate) fn all_but(except: &[i32]) -> io::Result<SignalFd> {
         let own = [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGABRT, libc::SIGTRAP, libc::SIGSYS];
-        // SAFETY: sets are plain data, valid after sigfillset/sigemptyset; signalfd returns a new descriptor.
+        // SAFETY: sets are bit masks, so any bytes are valid; signalfd returns a new descriptor.
         unsafe {
             let mut set = empty_set();
-            libc::sigfillset(&raw mut set);
+            // Not sigfillset, which leaves out what the C library keeps for itself: those too end this process.
+            ptr::write_bytes(&raw mut set, 0xff, 1);
             for signal in own.iter().chain(except) {
                 libc::sigdelset(&raw mut set, *signal);
             }
@@ -325,10 +324,13 @@ pub(crate) fn close_inherited(fd: BorrowedFd<'_>) {
 
 /// A descriptor of the slave side of a pseudo-terminal's master, without a path in between.
 pub(crate) fn pty_peer(master: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    const TIOCGPTPEER: libc::c_ulong = 0x5441;
+    const TIOCGPTPEER: libc::Ioctl = 0x5441;
     // SAFETY: the argument is a number; the result is a new descriptor.
     unsafe {
-        let fd = check(libc::ioctl(master.as_raw_fd(), TIOCGPTPEER, libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC) as _)?;
+        let fd =
+            check(
+                libc::ioctl(master.as_raw_fd(), TIOCGPTPEER as _, libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC) as _
+            )?;
         Ok(OwnedFd::from_raw_fd(fd as RawFd))
     }
 }

@@ -83,7 +83,9 @@ pub fn evaluate(seccomp: &Seccomp, data: &SeccompData) -> u32 {
             _ => numbers.x86_64,
         }
     };
-    let newest = seccomp.syscalls.iter().flat_map(|r| &r.names).filter_map(|name| number_of(name)).max();
+    let multiplexer = |name: &str| table::multiplexed(name).filter(|_| data.arch == AUDIT_ARCH_I386).map(|m| m.0);
+    let names = seccomp.syscalls.iter().flat_map(|r| &r.names);
+    let newest = names.flat_map(|name| [number_of(name), multiplexer(name)]).flatten().max();
     let passes = ["SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_TRACE"].contains(&seccomp.default_action.as_str());
     if !passes && newest.is_some_and(|newest| data.nr > newest) {
         return 0x0005_0000 | 38;

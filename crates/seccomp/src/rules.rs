@@ -323,13 +323,13 @@ pub fn resolve(seccomp: &Seccomp) -> Result<Profile, Error> {
                 x32.add(numbers.x32, alternatives.clone());
                 i386.add(numbers.i386, alternatives.clone());
             }
-            if let Some((call, operation)) = table::multiplexed(name)
-                && (conditions.is_empty() || stricter(action, default))
-                && !alternatives.is_empty()
-            {
-                let selected = Condition { index: 0, op: Op::Eq, mask: u64::MAX, value: operation.into() };
-                rules.push(Rule { action, conditions: vec![selected] });
-                i386.add(Some(call), rules.len() - 1..rules.len());
+            if let Some((call, operation)) = table::multiplexed(name) {
+                let before = rules.len();
+                if !alternatives.is_empty() && (conditions.is_empty() || stricter(action, default)) {
+                    let selected = Condition { index: 0, op: Op::Eq, mask: u64::MAX, value: operation.into() };
+                    rules.push(Rule { action, conditions: vec![selected] });
+                }
+                i386.add(Some(call), before..rules.len());
             }
         }
     }

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::{Value, json};
-use strata_cgroup::{BlkioEntry, Pressure, Stats, Usage};
+use strata_cgroup::OomEvent;
+use strata_cgroup::stats::{BlkioEntry, Pressure, Stall, Stats, Usage};
 use strata_spec::state::Status;
 
 use crate::context::Context;
@@ -65,8 +66,10 @@ impl Events {
             }
             // Short waits, so that the end of the container is noticed soon.
             let wait = next.saturating_duration_since(Instant::now()).min(Duration::from_millis(200));
-            for _ in 0..watch.wait(wait)? {
-                print_event("oom", &self.id, None)?;
+            match watch.next(Some(wait))? {
+                Some(OomEvent::OutOfMemory) => print_event("oom", &self.id, None)?,
+                Some(OomEvent::Gone) => break,
+                None => {}
             }
         }
         Ok(ExitCode::SUCCESS)
@@ -153,7 +156,7 @@ fn entries(entries: &[BlkioEntry]) -> Value {
 }
 
 fn pressure(pressure: &Pressure) -> Value {
-    let stall = |stall: &strata_cgroup::Stall| {
+    let stall = |stall: &Stall| {
         json!({ "avg10": stall.avg10, "avg60": stall.avg60, "avg300": stall.avg300, "total": stall.total_us })
     };
     json!({ "some": stall(&pressure.some), "full": stall(&pressure.full) })
