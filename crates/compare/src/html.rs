@@ -86,13 +86,15 @@ fn sentence(report: &Report, boundary: &BoundaryFacts) -> Option<String> {
         ));
     }
     let mut parts = Vec::new();
-    for (name, words) in [("start", "at start"), ("resident", "of memory standing by")] {
+    for (name, words, none) in
+        [("start", "at start", "nothing at start"), ("resident", "of memory standing by", "no memory standing by")]
+    {
         if let Some(m) = measure(name)
             && let (Some(here), Some(bare)) = (m.figures(&boundary.id), m.figures("bare"))
         {
             let extra = here.median - bare.median;
             let close = extra <= 0.0 || extra < 0.05 * bare.median;
-            parts.push(if close { format!("nothing {words}") } else { format!("{} {words}", human(extra, &m.unit)) });
+            parts.push(if close { none.to_string() } else { format!("{} {words}", human(extra, &m.unit)) });
         }
     }
     let inside: Vec<(&MeasureFacts, f64)> =
