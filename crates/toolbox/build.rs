@@ -8,7 +8,7 @@ fn main() {
     if std::env::var("PROFILE").as_deref() == Ok("release") {
         println!("cargo:rustc-cfg=freestanding");
         // `-no-pie`: nothing relocates the program before its entry point runs.
-        for arg in ["-nostartfiles", "-no-pie", "-static", "-Wl,--build-id=none", "-Wl,-z,norelro"] {
+        for arg in ["-nostartfiles", "-no-pie", "-static", "-Wl,--build-id=none", "-Wl,-z,norelro", "-Wl,--strip-all"] {
             println!("cargo:rustc-link-arg-bins={arg}");
         }
     }

@@ -718,6 +718,16 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_paths_and_lists_are_parsed_without_panic(text in "[a-z0-9:./,-]{0,24}(.slice)?|.{0,20}") {
+            let _ = (UnitPath::parse(Some(&text), "id", false), bit_mask(&text), driver_name(&text, Kind::Block, 8));
+            if let Ok(path) = expand_slice(&text) {
+                proptest::prop_assert!(path == "/" || path.ends_with(&text));
+            }
+        }
+    }
+
     #[test]
     fn limits_become_properties_of_each_version() {
         let r = Resources {

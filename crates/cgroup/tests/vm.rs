@@ -1,5 +1,5 @@
-//! Version 2 for real, device program included, whatever the host has: a small virtual machine boots a kernel with
-//! nothing but version 2, and this very test program as its init.
+//! Version 2 for real, device program included, and version 1 controllers that few hosts mount, whatever the host has:
+//! a small virtual machine boots a kernel with this very test program as its init.
 //!
 //! It runs where `qemu-system-x86_64` is installed and a kernel is named by `STRATA_TEST_KERNEL` or lies in `/boot`.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
@@ -14,9 +14,10 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use strata_cgroup::{Cgroup, DEFAULT_DEVICE_RULES, Error, Layout, OomEvent};
-use strata_spec::runtime::{BlockIo, Cpu, DeviceRule, HugepageLimit, Memory, Pids, Resources};
+use strata_spec::runtime::{
+    BlockIo, Cpu, DeviceRule, HugepageLimit, InterfacePriority, Memory, Network, Pids, Resources,
+};
 
-const TEST: &str = "the_kernel_takes_version_2_settings";
 const PASSED: &str = "strata-vm: all checks passed";
 const ROLE: &str = "STRATA_VM_ROLE";
 /// Long enough for an emulated processor on a busy machine.
@@ -24,6 +25,16 @@ const LIMIT: Duration = Duration::from_secs(180);
 
 #[test]
 fn the_kernel_takes_version_2_settings() {
+    in_machine("the_kernel_takes_version_2_settings", "cgroup_no_v1=all", guest_v2);
+}
+
+#[test]
+fn the_kernel_takes_settings_of_rare_version_1_controllers() {
+    in_machine("the_kernel_takes_settings_of_rare_version_1_controllers", "", guest_v1);
+}
+
+/// Runs `guest` in a virtual machine whose init is this program, told to run the same test.
+fn in_machine(test: &str, kernel_arguments: &str, guest: fn()) {
     if let Ok(role) = std::env::var(ROLE) {
         return play(&role);
     }
@@ -34,12 +45,12 @@ fn the_kernel_takes_version_2_settings() {
         return;
     }
     let Some(kernel) = kernel() else {
-        return skipped(TEST, "no kernel image: name one by STRATA_TEST_KERNEL, or install one into /boot");
+        return skipped(test, "no kernel image: name one by STRATA_TEST_KERNEL, or install one into /boot");
     };
     if Command::new("qemu-system-x86_64").arg("--version").stdout(Stdio::null()).status().is_err() {
-        return skipped(TEST, "qemu-system-x86_64 is not installed");
+        return skipped(test, "qemu-system-x86_64 is not installed");
     }
-    let output = boot(&kernel);
+    let output = boot(&kernel, test, kernel_arguments);
     assert!(output.contains(PASSED), "{output}");
 }
 
@@ -65,7 +76,7 @@ fn entry(archive: &mut Vec<u8>, name: &str, mode: u32, device: (u32, u32), data:
 }
 
 /// Boots the machine; what it wrote to its serial console.
-fn boot(kernel: &PathBuf) -> String {
+fn boot(kernel: &PathBuf, test: &str, kernel_arguments: &str) -> String {
     let dir = tempfile::tempdir().unwrap();
     let initrd = dir.path().join("initrd");
     let mut archive = Vec::new();
@@ -79,8 +90,8 @@ fn boot(kernel: &PathBuf) -> String {
     fs::write(&initrd, archive).unwrap();
     // What follows `--` are init's arguments; when init ends the kernel panics, and QEMU with it.
     let arguments = format!(
-        "console=ttyS0 quiet panic=-1 cgroup_no_v1=all swapaccount=1 hugepages=4 RUST_BACKTRACE=0 \
-         -- {TEST} --exact --nocapture"
+        "console=ttyS0 quiet panic=-1 swapaccount=1 hugepages=4 RUST_BACKTRACE=0 {kernel_arguments} \
+         -- {test} --exact --nocapture"
     );
     let mut qemu = Command::new("qemu-system-x86_64")
         .args(["-accel", "tcg", "-cpu", "max", "-smp", "2", "-m", "768", "-nographic", "-no-reboot", "-nic", "none"])
@@ -135,7 +146,7 @@ fn play(role: &str) {
 fn spawn(cgroup: &Cgroup, role: &str) -> Child {
     let handles = cgroup.join_handles().unwrap();
     let mut command = Command::new("/init");
-    command.args([TEST, "--exact", "--nocapture"]).env(ROLE, role).stdout(Stdio::null()).stderr(Stdio::null());
+    command.args(std::env::args_os().skip(1)).env(ROLE, role).stdout(Stdio::null()).stderr(Stdio::null());
     // SAFETY: join_current makes system calls only.
     unsafe { command.pre_exec(move || handles.join_current()) };
     command.spawn().unwrap()
@@ -153,7 +164,7 @@ fn step(what: &str) {
     std::io::stdout().flush().unwrap();
 }
 
-fn guest() {
+fn guest_v2() {
     use rustix::mount::{MountFlags, mount};
     for (kind, at) in [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev"), ("cgroup2", "/sys/fs/cgroup")] {
         mount(kind, at, kind, MountFlags::empty(), None).unwrap();
@@ -290,4 +301,65 @@ fn guest() {
     parent.remove().unwrap();
     cgroup.remove().unwrap();
     assert!(!dir.exists());
+}
+
+/// The controllers that the usual host of these tests does not mount, and two in one hierarchy.
+fn guest_v1() {
+    use rustix::mount::{MountFlags, mount};
+    let none = MountFlags::empty();
+    for (kind, at) in [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev"), ("tmpfs", "/sys/fs/cgroup")] {
+        mount(kind, at, kind, none, None).unwrap();
+    }
+    for controllers in ["cpu,cpuacct", "net_cls,net_prio", "hugetlb", "rdma", "memory", "freezer"] {
+        let at = format!("/sys/fs/cgroup/{controllers}");
+        fs::create_dir(&at).unwrap();
+        let data = std::ffi::CString::new(controllers).unwrap();
+        mount("cgroup", &at, "cgroup", none, Some(data.as_c_str())).unwrap();
+    }
+    let layout = Layout::detect().unwrap();
+    assert_eq!((layout.name(), layout.v1().len()), ("v1", 6));
+    assert_eq!(layout.controllers().len(), 8);
+
+    step("settings");
+    let priority = InterfacePriority { name: "lo".into(), priority: 5 };
+    let resources = Resources {
+        network: Some(Network { class_id: Some(0x10_0001), priorities: vec![priority] }),
+        hugepage_limits: vec![HugepageLimit { page_size: "2MB".into(), limit: 4 << 20 }],
+        cpu: Some(Cpu { shares: Some(300), ..Cpu::default() }),
+        memory: Some(Memory { limit: Some(64 << 20), swap: Some(64 << 20), ..Memory::default() }),
+        ..Resources::default()
+    };
+    let cgroup = Cgroup::create(&layout, Some("/box"), "box", &resources).unwrap();
+    let get = |file: &str| fs::read_to_string(format!("/sys/fs/cgroup/{file}")).unwrap().trim().to_owned();
+    assert_eq!(get("net_cls,net_prio/box/net_cls.classid"), "1048577");
+    assert!(get("net_cls,net_prio/box/net_prio.ifpriomap").lines().any(|line| line == "lo 5"));
+    assert_eq!(get("hugetlb/box/hugetlb.2MB.limit_in_bytes"), (4 << 20).to_string());
+    assert_eq!(get("hugetlb/box/hugetlb.2MB.rsvd.limit_in_bytes"), (4 << 20).to_string());
+    assert_eq!(get("cpu,cpuacct/box/cpu.shares"), "300");
+    assert_eq!(get("memory/box/memory.memsw.limit_in_bytes"), (64 << 20).to_string());
+
+    step("errors");
+    let apply = |r: Resources| cgroup.apply(&r).unwrap_err().to_string();
+    let wrong = vec![HugepageLimit { page_size: "3MB".into(), limit: 0 }];
+    let error = apply(Resources { hugepage_limits: wrong, ..Resources::default() });
+    assert!(error.contains("huge page sizes are") && error.contains("2MB"), "{error}");
+    let error = apply(Resources { pids: Some(Pids { limit: Some(1) }), ..Resources::default() });
+    assert!(error.contains("pids controller, which this host's cgroup v1 layout does not mount"), "{error}");
+    let devices = vec![DeviceRule::default()];
+    let error = apply(Resources { devices, ..Resources::default() });
+    assert!(error.contains("devices controller"), "{error}");
+    let unified = [("memory.high".to_owned(), "1".to_owned())].into();
+    let error = apply(Resources { unified, ..Resources::default() });
+    assert!(error.contains("is for cgroup v2"), "{error}");
+
+    step("statistics, freezing, killing, removal");
+    let mut spin = spawn(&cgroup, "spin");
+    std::thread::sleep(Duration::from_millis(500));
+    cgroup.freeze().unwrap();
+    let stats = cgroup.stats().unwrap();
+    assert_eq!(stats.hugetlb["2MB"].limit, Some(4 << 20));
+    assert!(stats.cpu.usage_ns > 10_000_000 && stats.cpu.per_cpu.len() == 2, "{:?}", stats.cpu);
+    cgroup.kill_all(libc::SIGKILL).unwrap();
+    assert_eq!(spin.wait().unwrap().signal(), Some(libc::SIGKILL));
+    cgroup.remove().unwrap();
 }

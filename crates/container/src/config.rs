@@ -296,6 +296,12 @@ fn validate_namespaces(spec: &Spec, linux: &Linux) -> Result<(), Error> {
             return Err(Error::invalid(field, format!("{value:?} is longer than 64 bytes")));
         }
     }
+    if !namespaces.has(NamespaceKind::Mount) && !spec.mounts.is_empty() {
+        return Err(Error::invalid(
+            "mounts",
+            "they need a mount namespace in linux.namespaces, or they would be the host's",
+        ));
+    }
     if !namespaces.has(NamespaceKind::Mount) && !linux.masked_paths.is_empty() {
         return Err(Error::invalid("linux.maskedPaths", "they need a mount namespace in linux.namespaces"));
     }

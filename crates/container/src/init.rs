@@ -44,6 +44,8 @@ pub(crate) struct Init {
     pub state: State,
     pub cgroup: Option<Cgroup>,
     pub join: Option<JoinHandles>,
+    /// The cgroup is made, by systemd, after this process.
+    pub awaits_cgroup: bool,
     /// `create`: where `start` will be heard. `run`: none.
     pub listen: Option<OwnedFd>,
 }
@@ -67,9 +69,20 @@ fn live(mut init: Init, sync: &OwnedFd) -> Result<Infallible, Error> {
     if let Some(join) = init.join.take() {
         join.join_current().context(|| "join the cgroup".into())?;
     }
+    if init.awaits_cgroup {
+        join_sent_cgroups(sync)?;
+    }
     inject::at("child-joined");
     init.enter_namespaces(sync)?;
     init.build(sync)
+}
+
+/// systemd wants a living process to make a cgroup for, so the process exists before its cgroup does.
+fn join_sent_cgroups(sync: &OwnedFd) -> Result<(), Error> {
+    while let Some(tasks) = sync::expect(sync, Tag::Cgroup)?.fd {
+        rustix::io::write(&tasks, b"0").context(|| "join the cgroup".into())?;
+    }
+    Ok(())
 }
 
 /// From here on this process is killed if the runtime dies. Changes of credentials undo this.

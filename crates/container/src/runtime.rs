@@ -176,6 +176,20 @@ impl Runtime {
         }
     }
 
+    /// OCI `delete`. With `force` a living container is killed first, a missing one is fine, and a damaged record goes.
+    pub fn delete(&self, id: &str, force: bool) -> Result<(), Error> {
+        match self.get(id) {
+            Ok(mut container) => container.delete(force),
+            Err(Error::NotFound(_)) if force => match Locked::lock(&self.root, id) {
+                Ok(dir) => dir.remove(),
+                Err(Error::NotFound(_)) => Ok(()),
+                Err(e) => Err(e),
+            },
+            Err(Error::Record { .. }) if force => Locked::lock(&self.root, id)?.remove(),
+            Err(e) => Err(e),
+        }
+    }
+
     /// All containers, by id. Those with a damaged record are left out; [`Runtime::gc`] removes them.
     pub fn list(&self) -> Result<Vec<Container>, Error> {
         Ok(self.ids()?.iter().filter_map(|id| self.get(id).ok()).collect())

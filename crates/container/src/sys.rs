@@ -274,10 +274,11 @@ impl SignalFd {
     /// Takes every signal but those that report the process's own faults, and `except`.
     pub(crate) fn all_but(except: &[i32]) -> io::Result<SignalFd> {
         let own = [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGABRT, libc::SIGTRAP, libc::SIGSYS];
-        // SAFETY: sets are plain data, valid after sigfillset/sigemptyset; signalfd returns a new descriptor.
+        // SAFETY: sets are bit masks, so any bytes are valid; signalfd returns a new descriptor.
         unsafe {
             let mut set = empty_set();
-            libc::sigfillset(&raw mut set);
+            // Not sigfillset, which leaves out what the C library keeps for itself: those too end this process.
+            ptr::write_bytes(&raw mut set, 0xff, 1);
             for signal in own.iter().chain(except) {
                 libc::sigdelset(&raw mut set, *signal);
             }
@@ -327,7 +328,9 @@ pub(crate) fn pty_peer(master: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     // SAFETY: the argument is a number; the result is a new descriptor.
     unsafe {
         let fd =
-            check(libc::ioctl(master.as_raw_fd(), TIOCGPTPEER as _, libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC) as _)?;
+            check(
+                libc::ioctl(master.as_raw_fd(), TIOCGPTPEER as _, libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC) as _
+            )?;
         Ok(OwnedFd::from_raw_fd(fd as RawFd))
     }
 }

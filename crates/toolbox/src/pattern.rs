@@ -108,7 +108,9 @@ pub fn is_pattern(pattern: &[u8]) -> bool {
     let mut at = 0;
     while at < pattern.len() {
         match pattern[at] {
-            b'*' | b'?' | b'[' => return true,
+            b'*' | b'?' => return true,
+            // The command `[` is no pattern: no directory is read for it.
+            b'[' if pattern[at..].contains(&b']') => return true,
             b'\\' => at += 2,
             _ => at += 1,
         }

@@ -1250,13 +1250,13 @@ pub fn seq(args: &[&[u8]]) -> i32 {
     let mut operands = args[1..].to_vec();
     let mut separator: &[u8] = b"\n";
     let mut wide = false;
-    while let Some(option @ (b"-s" | b"-w")) = operands.first().copied() {
-        if option == b"-s" && operands.len() > 1 {
-            separator = operands[1];
-            operands.drain(..2);
-        } else {
-            wide = true;
-            operands.remove(0);
+    // Not the common parser: an operand may be a negative number.
+    while let Some(option) = operands.first().copied().filter(|o| o.starts_with(b"-s") || *o == b"-w") {
+        operands.remove(0);
+        match option {
+            b"-w" => wide = true,
+            b"-s" if !operands.is_empty() => separator = operands.remove(0),
+            attached => separator = &attached[2..],
         }
     }
     let parse =
