@@ -147,10 +147,11 @@ impl Cgroup {
         let mut fresh = true;
         let needed = apply::controllers_of(resources);
         for place in &self.v1 {
-            fresh &= made.directory(place)?;
+            let new = made.directory(place)?;
             if place.has("cpuset") {
-                fill_cpuset(place)?;
+                fill_cpuset(place, new)?;
             }
+            fresh &= new;
         }
         if let Some(place) = &self.v2 {
             // With version 2 alone everything is accounted. In a hybrid the machine's own root is left as it is but
@@ -322,16 +323,7 @@ fn enable(place: &ControllerDir, wanted: &[&str], made: &mut Made) -> Result<(),
     let mut levels = parents.clone().count();
     for part in parents {
         if !wanted.is_empty() {
-            let dir = Dir::open(&path)?;
-            let enabled = dir.read("cgroup.subtree_control")?;
-            let missing: Vec<_> = wanted.iter().filter(|w| enabled.split_whitespace().all(|e| e != **w)).collect();
-            let line: Vec<String> = missing.iter().map(|c| format!("+{c}")).collect();
-            if !line.is_empty() && dir.write("cgroup.subtree_control", &line.join(" ")).is_err() && line.len() > 1 {
-                // One that is refused takes the others with it; one by one, the rest succeed.
-                for controller in &line {
-                    let _ = dir.write("cgroup.subtree_control", controller);
-                }
-            }
+            hand_down(&Dir::open(&path)?, wanted)?;
         }
         levels -= 1;
         if levels > 0 {
@@ -342,16 +334,39 @@ fn enable(place: &ControllerDir, wanted: &[&str], made: &mut Made) -> Result<(),
     Ok(())
 }
 
+/// Enables controllers for the children of one cgroup, as far as it can.
+fn hand_down(dir: &Dir, wanted: &[&str]) -> Result<(), Error> {
+    let enabled = dir.read("cgroup.subtree_control")?;
+    let missing: Vec<_> = wanted.iter().filter(|w| enabled.split_whitespace().all(|e| e != **w)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    // Below the root, which alone has no type, a cgroup with processes takes no controllers of memory or I/O. Those of
+    // CPU and tasks it would take, but become a thread root by it, whose children no process can enter.
+    if dir.exists("cgroup.type") && !dir.read("cgroup.procs").is_ok_and(|procs| procs.trim().is_empty()) {
+        return Ok(());
+    }
+    let line: Vec<String> = missing.iter().map(|c| format!("+{c}")).collect();
+    if dir.write("cgroup.subtree_control", &line.join(" ")).is_err() && line.len() > 1 {
+        // One that is refused takes the others with it; one by one, the rest succeed.
+        for controller in &line {
+            let _ = dir.write("cgroup.subtree_control", controller);
+        }
+    }
+    Ok(())
+}
+
 /// Gives a version 1 cpuset and its parents CPUs and memory nodes: a new one has none, and nothing can join it.
-fn fill_cpuset(place: &ControllerDir) -> Result<(), Error> {
+fn fill_cpuset(place: &ControllerDir, new: bool) -> Result<(), Error> {
     let mut path = place.mount_point.clone();
-    // The root's own files are read only when a level below proves empty, which is always at the deepest.
     let mut above = Dir::open(&path)?;
-    for part in place.path.split('/').filter(|p| !p.is_empty()) {
+    let mut parts = place.path.split('/').filter(|p| !p.is_empty()).peekable();
+    while let Some(part) = parts.next() {
         path.push(part);
+        let known_empty = new && parts.peek().is_none();
         let dir = Dir::open(&path)?;
         for file in ["cpuset.cpus", "cpuset.mems"] {
-            if dir.read(file)?.trim().is_empty() {
+            if known_empty || dir.read(file)?.trim().is_empty() {
                 dir.write(file, above.read(file)?.trim())?;
             }
         }
@@ -441,5 +456,43 @@ mod tests {
         cgroup.remove().unwrap();
         assert!(cgroup.v1.iter().chain(&cgroup.v2).all(|p| !p.dir().exists()));
         cgroup.remove().unwrap();
+    }
+
+    /// The way that costs nothing: to be born in the cgroup. Also shows that the directory's descriptor is of the kind
+    /// that clone3(2) takes.
+    #[test]
+    fn a_child_is_born_in_the_version_2_cgroup() {
+        use std::os::fd::AsRawFd;
+        let test = "a_child_is_born_in_the_version_2_cgroup";
+        let layout = Layout::detect().unwrap();
+        if layout.v2().is_none() || !rustix::process::geteuid().is_root() {
+            return crate::testing::skipped(test, "needs a cgroup v2 hierarchy and root");
+        }
+        let path = format!("/strata-test-{}-born", std::process::id());
+        let cgroup = Cgroup::create(&layout, Some(&path), "x", &Resources::default()).unwrap();
+        let handles = cgroup.join_handles().unwrap();
+        // struct clone_args of clone3(2): flags CLONE_INTO_CGROUP, exit signal SIGCHLD, and the cgroup.
+        let mut args = [0u64; 11];
+        args[0] = 0x2_0000_0000;
+        args[4] = libc::SIGCHLD as u64;
+        args[10] = handles.v2_dir.as_ref().unwrap().as_raw_fd() as u64;
+        // SAFETY: without CLONE_VM this is a fork; the child makes system calls only.
+        let pid = unsafe { libc::syscall(libc::SYS_clone3, args.as_ptr(), size_of_val(&args)) };
+        if pid == 0 {
+            // SAFETY: as above.
+            unsafe {
+                libc::pause();
+                libc::_exit(0);
+            }
+        }
+        assert!(pid > 0, "{}", io::Error::last_os_error());
+        let place = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+        // SAFETY: pid is the child just made and not yet waited for.
+        unsafe {
+            libc::kill(pid as i32, libc::SIGKILL);
+            libc::waitpid(pid as i32, std::ptr::null_mut(), 0);
+        }
+        cgroup.remove().unwrap();
+        assert!(place.contains(&format!("0::{path}")), "{place}");
     }
 }

@@ -17,7 +17,7 @@ pub(crate) const ALL: u8 = READ | WRITE | MKNOD;
 
 /// What every Linux container may use (`config-linux.md#default-devices`), as runc grants it: making any node, and
 /// opening null, zero, full, random, urandom, tty, console, the pseudo-terminals and tun. To be appended to the
-/// bundle's own rules.
+/// bundle's own rules. As in runc, a list that is not empty denies what it does not allow; an empty one changes nothing.
 pub static DEFAULT_DEVICE_RULES: LazyLock<Vec<DeviceRule>> = LazyLock::new(|| {
     let rule = |kind: &str, major: Option<i64>, minor: Option<i64>, access: &str| DeviceRule {
         allow: true,

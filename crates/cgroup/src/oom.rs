@@ -89,7 +89,12 @@ impl OomWatch {
                 Err(Errno::INTR) => continue,
                 Err(e) => return Err(Error::io("wait for events of", &self.dir.path)(e.into())),
             }
-            let gone = self.drain().map_err(|e| Error::io("read events of", &self.dir.path)(e.into()))?;
+            let gone = match self.drain() {
+                Ok(gone) => gone,
+                // Another reader of the same descriptor was faster.
+                Err(Errno::AGAIN | Errno::INTR) => continue,
+                Err(e) => return Err(Error::io("read events of", &self.dir.path)(e.into())),
+            };
             if let Some(event) = self.look(gone)? {
                 return Ok(Some(event));
             }

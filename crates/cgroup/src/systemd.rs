@@ -12,7 +12,7 @@ use crate::cgroup::{Cgroup, ControllerDir};
 use crate::convert::{cpu_weight, swap_max};
 use crate::dbus::{self, CallError, Connection, Value};
 use crate::devices::{Kind, MKNOD, READ, Rule, WRITE};
-use crate::layout::{Layout, clean};
+use crate::layout::{Hierarchy, Layout, clean};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::Path;
@@ -29,6 +29,7 @@ const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Unit {
     pub name: String,
+    pub slice: String,
     /// Whether it belongs to the user's systemd and not the system's.
     pub user: bool,
 }
@@ -347,8 +348,7 @@ fn driver_name(text: &str, kind: Kind, major: u32) -> Option<String> {
 
 impl Cgroup {
     /// Like [`create`](Cgroup::create), but systemd makes the cgroup and puts process `pid` into it; `path` reads
-    /// `slice:prefix:name`. Where version 1 hierarchies exist, systemd manages some of them only, so the process must
-    /// still enter through [`join_handles`](Cgroup::join_handles). When this fails, the scope ends with the process.
+    /// `slice:prefix:name`. See [`make_systemd`](Cgroup::make_systemd).
     pub fn create_systemd(
         layout: &Layout,
         path: Option<&str>,
@@ -356,9 +356,54 @@ impl Cgroup {
         resources: &Resources,
         pid: i32,
     ) -> Result<Cgroup, Error> {
+        let cgroup = Cgroup::plan_systemd(layout, path, id)?;
+        cgroup.make_systemd(id, resources, pid)?;
+        Ok(cgroup)
+    }
+
+    /// Where [`create_systemd`](Cgroup::create_systemd) would make the cgroup, without making anything.
+    pub fn plan_systemd(layout: &Layout, path: Option<&str>, id: &str) -> Result<Cgroup, Error> {
         let user = !rustix::process::geteuid().is_root() || in_user_namespace();
-        let mut systemd = Systemd::connect(user)?;
-        create_with(&mut systemd, user, layout, path, id, resources, pid)
+        let base = if user { Systemd::connect(true)?.base()? } else { String::new() };
+        plan(&base, user, layout, path, id)
+    }
+
+    /// Has systemd start the planned unit with process `pid` in it, and applies `resources`. Where version 1
+    /// hierarchies exist, systemd manages some of them only, so the process must still enter through
+    /// [`join_handles`](Cgroup::join_handles). When this fails, the unit ends with the process.
+    pub fn make_systemd(&self, id: &str, resources: &Resources, pid: i32) -> Result<(), Error> {
+        let user = self.scope.as_ref().is_some_and(|unit| unit.user);
+        self.make_with(&mut Systemd::connect(user)?, id, resources, pid)
+    }
+
+    fn make_with(&self, systemd: &mut Systemd, id: &str, resources: &Resources, pid: i32) -> Result<(), Error> {
+        let Some(unit) = &self.scope else {
+            let why = "this cgroup was planned for the cgroupfs driver, and systemd has no unit for it";
+            return Err(Error::Unsupported(why.to_owned()));
+        };
+        let v2 = self.v1.is_empty();
+        let yes = Value::Bool(true);
+        let mut list: Properties = vec![
+            ("Description", Value::Str(format!("strata container {id}"))),
+            ("DefaultDependencies", Value::Bool(false)),
+            ("MemoryAccounting", yes.clone()),
+            ("CPUAccounting", yes.clone()),
+            (if v2 { "IOAccounting" } else { "BlockIOAccounting" }, yes.clone()),
+            ("TasksAccounting", yes.clone()),
+        ];
+        if unit.name.ends_with(".slice") {
+            list.push(("Wants", Value::Array("s".to_owned(), vec![Value::str(&unit.slice)])));
+        } else {
+            let pid = u32::try_from(pid).unwrap_or(0);
+            list.extend([
+                ("Slice", Value::str(&unit.slice)),
+                ("Delegate", yes),
+                ("PIDs", Value::Array("u".to_owned(), vec![Value::U32(pid)])),
+            ]);
+        }
+        list.extend(properties(resources, v2)?);
+        systemd.start(&unit.name, &list)?;
+        self.make(resources)
     }
 
     /// Tells systemd of changed limits, if it holds the cgroup.
@@ -379,56 +424,24 @@ impl Cgroup {
     }
 }
 
-fn create_with(
-    systemd: &mut Systemd,
-    user: bool,
-    layout: &Layout,
-    path: Option<&str>,
-    id: &str,
-    resources: &Resources,
-    pid: i32,
-) -> Result<Cgroup, Error> {
+/// The cgroup of a unit, below the cgroup `base` of its systemd.
+fn plan(base: &str, user: bool, layout: &Layout, path: Option<&str>, id: &str) -> Result<Cgroup, Error> {
     let UnitPath { slice, unit } = UnitPath::parse(path, id, user)?;
-    let base = if user { systemd.base()? } else { String::new() };
-    let cgroup_path = if unit.ends_with(".slice") {
+    let path = if unit.ends_with(".slice") {
         clean(&format!("{base}{}", expand_slice(&unit)?))
     } else {
         clean(&format!("{base}{}/{unit}", expand_slice(&slice)?))
     };
-    let v2 = matches!(layout, Layout::V2(_));
-    let yes = Value::Bool(true);
-    let mut list: Properties = vec![
-        ("Description", Value::Str(format!("strata container {id}"))),
-        ("DefaultDependencies", Value::Bool(false)),
-        ("MemoryAccounting", yes.clone()),
-        ("CPUAccounting", yes.clone()),
-        (if v2 { "IOAccounting" } else { "BlockIOAccounting" }, yes.clone()),
-        ("TasksAccounting", yes.clone()),
-    ];
-    if unit.ends_with(".slice") {
-        list.push(("Wants", Value::Array("s".to_owned(), vec![Value::Str(slice)])));
-    } else {
-        let pid = u32::try_from(pid).unwrap_or(0);
-        list.extend([
-            ("Slice", Value::Str(slice)),
-            ("Delegate", yes),
-            ("PIDs", Value::Array("u".to_owned(), vec![Value::U32(pid)])),
-        ]);
-    }
-    list.extend(properties(resources, v2)?);
-    systemd.start(&unit, &list)?;
-    let place = |h: &crate::Hierarchy| ControllerDir {
+    let place = |h: &Hierarchy| ControllerDir {
         controllers: h.controllers.clone(),
         mount_point: h.mount_point.clone(),
-        path: cgroup_path.clone(),
+        path: path.clone(),
     };
-    let cgroup = Cgroup {
+    Ok(Cgroup {
         v1: layout.v1().iter().map(place).collect(),
         v2: layout.v2().map(place),
-        scope: Some(Unit { name: unit, user }),
-    };
-    cgroup.make(resources)?;
-    Ok(cgroup)
+        scope: Some(Unit { name: unit, slice, user }),
+    })
 }
 
 #[cfg(test)]
@@ -577,7 +590,8 @@ mod tests {
         };
         let mut systemd = Systemd::connect_to(&bus.address).unwrap();
         let path = Some("a-b.slice:strata:box");
-        let cgroup = create_with(&mut systemd, false, &layout, path, "box", &resources, 4242).unwrap();
+        let cgroup = plan("", false, &layout, path, "box").unwrap();
+        cgroup.make_with(&mut systemd, "box", &resources, 4242).unwrap();
         assert_eq!(cgroup.v2().unwrap().dir(), scope);
         assert_eq!(std::fs::read_to_string(scope.join("memory.max")).unwrap(), "1048576");
         assert_eq!(std::fs::read_to_string(scope.join("memory.swap.max")).unwrap(), "2097152");
@@ -646,7 +660,8 @@ mod tests {
             std::fs::write(made.join("cgroup.subtree_control"), "memory pids").unwrap();
         }
         let mut systemd = Systemd::connect_to(&bus.address).unwrap();
-        let cgroup = create_with(&mut systemd, true, &layout, None, "c1", &Resources::default(), 1).unwrap();
+        let cgroup = plan(&systemd.base().unwrap(), true, &layout, None, "c1").unwrap();
+        cgroup.make_with(&mut systemd, "c1", &Resources::default(), 1).unwrap();
         assert_eq!(cgroup.v2().unwrap().path, format!("{service}/user.slice/strata-c1.scope"));
         drop(systemd);
         bus.calls();
@@ -700,6 +715,16 @@ mod tests {
         assert_eq!(expand_slice("-.slice").unwrap(), "/");
         for bad in ["", ".slice", "a", "a--b.slice", "-a.slice", "a-.slice", "a/b.slice"] {
             assert!(expand_slice(bad).is_err(), "{bad}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_paths_and_lists_are_parsed_without_panic(text in "[a-z0-9:./,-]{0,24}(.slice)?|.{0,20}") {
+            let _ = (UnitPath::parse(Some(&text), "id", false), bit_mask(&text), driver_name(&text, Kind::Block, 8));
+            if let Ok(path) = expand_slice(&text) {
+                proptest::prop_assert!(path == "/" || path.ends_with(&text));
+            }
         }
     }
 

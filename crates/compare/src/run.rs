@@ -52,16 +52,16 @@ impl Plan {
     /// A plan for the workload with all measures that fit it.
     pub fn new(workload: Workload, preset: Preset, date: impl Into<String>) -> Plan {
         let of_command = matches!(workload, Workload::Command { .. });
-        let (rounds, machine_rounds, name, timeout) = match preset {
-            Preset::Quick => (3, 1, "quick", 30),
-            Preset::Full => (10, 3, "full", 60),
+        let (rounds, machine_rounds, name, timeout, seconds) = match preset {
+            Preset::Quick => (3, 1, "quick", 30, "0.2"),
+            Preset::Full => (10, 3, "full", 60, "1"),
         };
         Plan {
             measures: MEASURES.iter().filter(|m| m.of_command() == of_command).collect(),
             rounds,
             machine_rounds,
             warm_up: true,
-            bench_args: Vec::new(),
+            bench_args: ["--seconds", seconds].map(String::from).into(),
             // A command of the user's own may well take minutes in software emulation.
             timeout: Duration::from_secs(if of_command { 3600 } else { timeout }),
             preset: name.into(),
@@ -342,7 +342,7 @@ impl Comparison<'_> {
         match measure.source {
             Source::Start => Ok(value(self.succeed(boundary, &self.start_command(program))?.wall.as_nanos() as f64)),
             Source::Resident => {
-                let command = vec![program.to_string(), "sleep".into(), "2".into()];
+                let command = vec![program.to_string(), "sleep".into(), "1.5".into()];
                 let sample = self.job(boundary, &[command], Watch::Resident, self.plan.timeout)?;
                 sample
                     .resident
@@ -409,6 +409,8 @@ impl Comparison<'_> {
 
     fn bench_command(&self, program: &str, measure: &Measure) -> Vec<String> {
         let mut command: Vec<String> = vec![program.into(), "bench".into(), measure.name.into(), "--json".into()];
+        // Files on the root file system, not in what some boundaries mount at /tmp and others do not.
+        command.extend(["--dir".into(), FILES.into()]);
         command.extend(self.plan.bench_args.iter().cloned());
         command
     }
@@ -479,6 +481,13 @@ impl Comparison<'_> {
                 }
             }
         }
+        let load = self.host.load_before[0];
+        if load > 0.5 * self.host.cores as f64 {
+            self.notes.push(format!(
+                "The host was busy before the first run (load {load:.1} on {} processors): differences of a few per cent mean nothing here.",
+                self.host.cores
+            ));
+        }
         if let Some((_, exit @ 1..)) = &self.reference_exit {
             self.notes.push(format!("The command's exit status was {exit} everywhere it ran."));
         }
@@ -511,6 +520,9 @@ impl Comparison<'_> {
         }
     }
 }
+
+/// Directory in the root file system in which measures of files work.
+pub(crate) const FILES: &str = "/";
 
 /// Memory hardly varies and its workload only sleeps, so few rounds do.
 const RESIDENT_ROUNDS: u32 = 3;
@@ -692,8 +704,14 @@ mod tests {
         compare(&plan(2), &mut fakes(&log), &mut |_| {}, &AtomicBool::new(false)).unwrap();
         let order: Vec<String> =
             log.borrow().iter().filter(|l| l.contains("integer") && !l.starts_with("box")).cloned().collect();
-        assert_eq!(order[..2], ["broken bench integer --json", "bare bench integer --json"]);
-        assert_eq!(order[2..], ["bare bench integer --json", "broken bench integer --json"]);
+        assert_eq!(
+            order[..2],
+            ["broken bench integer --json --dir / --seconds 0.2", "bare bench integer --json --dir / --seconds 0.2"]
+        );
+        assert_eq!(
+            order[2..],
+            ["bare bench integer --json --dir / --seconds 0.2", "broken bench integer --json --dir / --seconds 0.2"]
+        );
     }
 
     #[test]

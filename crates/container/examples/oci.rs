@@ -11,8 +11,10 @@ fn act(args: &[String]) -> Result<i32, Error> {
     let argument = |i: usize| args.get(i).map_or("", String::as_str);
     let runtime = Runtime::open(Path::new(argument(1)))?;
     let id = argument(3);
-    let options =
-        CreateOptions { console_socket: std::env::var_os("CONSOLE_SOCKET").map(Into::into), ..CreateOptions::default() };
+    let options = CreateOptions {
+        console_socket: std::env::var_os("CONSOLE_SOCKET").map(Into::into),
+        ..CreateOptions::default()
+    };
     match argument(2) {
         "create" => runtime.create(id, Path::new(argument(4)), &options).map(|_| 0),
         "run" => runtime.run(id, Path::new(argument(4)), &options, RunOptions::default()),

@@ -273,7 +273,7 @@ fn validate_namespaces(spec: &Spec, linux: &Linux) -> Result<(), Error> {
         let message = "a new user namespace needs uidMappings and gidMappings";
         return Err(Error::invalid("linux.uidMappings", message));
     }
-    if !user && !(linux.uid_mappings.is_empty() && linux.gid_mappings.is_empty()) {
+    if !user && (!linux.uid_mappings.is_empty() || !linux.gid_mappings.is_empty()) {
         let message = "mappings need a user namespace in linux.namespaces";
         return Err(Error::invalid("linux.uidMappings", message));
     }
@@ -295,6 +295,12 @@ fn validate_namespaces(spec: &Spec, linux: &Linux) -> Result<(), Error> {
         if value.len() > 64 {
             return Err(Error::invalid(field, format!("{value:?} is longer than 64 bytes")));
         }
+    }
+    if !namespaces.has(NamespaceKind::Mount) && !spec.mounts.is_empty() {
+        return Err(Error::invalid(
+            "mounts",
+            "they need a mount namespace in linux.namespaces, or they would be the host's",
+        ));
     }
     if !namespaces.has(NamespaceKind::Mount) && !linux.masked_paths.is_empty() {
         return Err(Error::invalid("linux.maskedPaths", "they need a mount namespace in linux.namespaces"));

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use rustix::fs::{Mode as FileMode, OFlags};
 use serde::Serialize;
 use strata_cgroup::{Cgroup, Layout};
-use strata_spec::runtime::{Linux, Mount, NamespaceKind, Resources, Spec};
+use strata_spec::runtime::{DeviceRule, Linux, Mount, NamespaceKind, Resources, Spec};
 use strata_spec::state::{State, Status};
 
 use crate::config::{self, Namespaces};
@@ -88,17 +88,19 @@ pub(crate) fn make(root: &Path, id: &str, bundle: &Path, options: &CreateOptions
     record.rdt_group = rdt.as_ref().and_then(rdt::Plan::own_group);
     plan_cgroup(&linux, id, options, &mut record)?;
 
-    let dir = Locked::create(root, &record)?;
+    let dir = Locked::create(root, &record, &text)?;
     inject::at("parent-record");
     let mut undo = Undo { made: Some((dir, record)), pidfd: None, spec: &spec, hooks_ran: false };
     let master = undo.attempt(|dir, record, pidfd, hooks_ran| {
-        make_cgroup(&linux, record)?;
+        if !options.systemd_cgroup {
+            make_cgroup(&linux, record, None)?;
+        }
         inject::at("parent-cgroup");
         if let Some(rdt) = &rdt {
             rdt.make()?;
         }
         let mut attendant = Attendant { spec: &spec, linux: &linux, dir, record, options, mode, pidfd, hooks_ran };
-        attendant.run(init, &namespaces, &text, rdt.as_ref())
+        attendant.run(init, &namespaces, rdt.as_ref())
     })?;
     let disarmed = undo.disarm();
     drop(undo);
@@ -212,6 +214,7 @@ fn prepare(
         state: state_of(record, Status::Creating, None),
         cgroup: None,
         join: None,
+        awaits_cgroup: options.systemd_cgroup,
         listen: None,
     })
 }
@@ -262,8 +265,8 @@ fn cgroup_error(e: strata_cgroup::Error) -> Error {
 /// Decides where the cgroup will be, for the record.
 fn plan_cgroup(linux: &Linux, id: &str, options: &CreateOptions, record: &mut Record) -> Result<(), Error> {
     let plan = Layout::detect().and_then(|layout| {
-        let _ = options.systemd_cgroup;
-        Cgroup::plan(&layout, linux.cgroups_path.as_deref(), id)
+        let path = linux.cgroups_path.as_deref();
+        if options.systemd_cgroup { Cgroup::plan_systemd(&layout, path, id) } else { Cgroup::plan(&layout, path, id) }
     });
     match plan {
         Ok(cgroup) => record.cgroup = Some(cgroup),
@@ -273,11 +276,20 @@ fn plan_cgroup(linux: &Linux, id: &str, options: &CreateOptions, record: &mut Re
     Ok(())
 }
 
-fn make_cgroup(linux: &Linux, record: &mut Record) -> Result<(), Error> {
-    let default = Resources::default();
-    let resources = linux.resources.as_ref().unwrap_or(&default);
-    let Some(cgroup) = &mut record.cgroup else { return Ok(()) };
-    match cgroup.make(resources) {
+/// Makes the cgroup; with the systemd driver for the process that exists already.
+fn make_cgroup(linux: &Linux, record: &mut Record, process: Option<i32>) -> Result<(), Error> {
+    let mut resources = linux.resources.clone().unwrap_or_default();
+    if resources.devices.is_empty() {
+        resources.devices.push(DeviceRule { allow: false, ..DeviceRule::default() });
+    }
+    // Whatever the configuration says, what every container has is usable.
+    resources.devices.extend(strata_cgroup::DEFAULT_DEVICE_RULES.iter().cloned());
+    let Some(cgroup) = &record.cgroup else { return Ok(()) };
+    let made = match process {
+        Some(pid) => cgroup.make_systemd(&record.id, &resources, pid),
+        None => cgroup.make(&resources),
+    };
+    match made {
         Ok(()) => Ok(()),
         Err(e) if tolerated(linux, &e) => {
             record.cgroup = None;
@@ -375,7 +387,6 @@ impl Attendant<'_> {
         &mut self,
         mut init: Init,
         namespaces: &Namespaces,
-        config: &[u8],
         rdt: Option<&rdt::Plan>,
     ) -> Result<Option<OwnedFd>, Error> {
         let creating = self.mode == Mode::Create;
@@ -383,7 +394,8 @@ impl Attendant<'_> {
             init.listen = Some(self.dir.listen()?);
         }
         init.cgroup = self.record.cgroup.clone();
-        let mut join = self.record.cgroup.as_ref().map(Cgroup::join_handles).transpose().map_err(cgroup_error)?;
+        let ready = self.record.cgroup.as_ref().filter(|_| !init.awaits_cgroup);
+        let mut join = ready.map(Cgroup::join_handles).transpose().map_err(cgroup_error)?;
         if let Some(join) = &mut join {
             // The clone puts the child there.
             join.v2_procs = None;
@@ -406,16 +418,18 @@ impl Attendant<'_> {
         }
         inject::at("parent-cloned");
         let proc = &init.proc;
+        if init.awaits_cgroup {
+            make_cgroup(self.linux, self.record, Some(pid))?;
+            self.send_cgroups(&ours)?;
+        }
         if init.namespaces.user && !intermediate {
             namespaces::write_mappings(proc, pid, self.linux)?;
             sync::send(&ours, Tag::Mappings, b"").context(|| "answer the child".into())?;
         }
-        let limits = init.process.as_ref().is_some_and(|p| !p.limits().is_empty());
-        let mut go_early = !creating && !limits && !init.attended && !intermediate;
+        let mut go_early = !creating && !init.reports();
         if !intermediate {
             self.adopt(proc, pid, rdt)?;
         }
-        self.dir.write_config(config)?;
         if go_early {
             self.commit(pid)?;
             sync::send(&ours, Tag::Go, b"").context(|| "answer the child".into())?;
@@ -457,7 +471,7 @@ impl Attendant<'_> {
                 Tag::Warning => self.record.warnings.push(String::from_utf8_lossy(&packet.payload).into_owned()),
                 Tag::Ready => {
                     inject::at("parent-ready");
-                    if let Some(process) = &init.process {
+                    if let Some(process) = init.process.as_ref().filter(|_| init.user_namespace) {
                         process.limits().apply_to(pid)?;
                     }
                     self.commit(pid)?;
@@ -469,9 +483,22 @@ impl Attendant<'_> {
                     go_early = true;
                 }
                 Tag::Error => return Err(sync::decode_error(&packet.payload)),
-                Tag::Go => return Err(Error::InitDied("unexpected message".into())),
+                Tag::Go | Tag::Cgroup => return Err(Error::InitDied("unexpected message".into())),
             }
         }
+    }
+
+    /// Gives the child what it joins its cgroup by; systemd has put it into some of the hierarchies only.
+    fn send_cgroups(&self, ours: &OwnedFd) -> Result<(), Error> {
+        let handles = self.record.cgroup.as_ref().map(Cgroup::join_handles).transpose().map_err(cgroup_error)?;
+        let files = handles
+            .iter()
+            .flat_map(|h| h.v1_tasks.iter().chain(h.v2_procs.as_ref().filter(|_| !h.v1_tasks.is_empty())));
+        for fd in files {
+            sync::send_with(ours, Tag::Cgroup, b"", Some(fd.as_fd()))
+                .context(|| "send a cgroup to the child".into())?;
+        }
+        sync::send(ours, Tag::Cgroup, b"").context(|| "answer the child".into())
     }
 
     /// What can be done as soon as the first process exists, while it is at work.

@@ -241,7 +241,9 @@ fn start(record: &Record, spec: &Spec, mut join: Join, options: &ExecOptions) ->
                 }
             }
             Tag::Ready => {
-                join.process.limits().apply_to(pid)?;
+                if join.flags & libc::CLONE_NEWUSER != 0 {
+                    join.process.limits().apply_to(pid)?;
+                }
                 if let Some(path) = &options.pid_file {
                     record::write_pid_file(path, pid)?;
                 }
@@ -295,6 +297,9 @@ fn live(join: &Join, sync: &OwnedFd) -> Result<Infallible, Error> {
         let root = Root::new(root.context(|| "open the container's root".into())?);
         let size = join.process.process().console_size;
         console::adopt(&console::open(&root, size, destination, sync.as_fd())?)?;
+    }
+    if join.flags & libc::CLONE_NEWUSER == 0 {
+        join.process.limits().apply_to(0)?;
     }
     if let Some(listener) = join.process.with_privileges(&labels)? {
         sync::send_with(sync, Tag::SeccompFd, b"", Some(listener.as_fd()))

@@ -44,6 +44,8 @@ pub(crate) struct Init {
     pub state: State,
     pub cgroup: Option<Cgroup>,
     pub join: Option<JoinHandles>,
+    /// The cgroup is made, by systemd, after this process.
+    pub awaits_cgroup: bool,
     /// `create`: where `start` will be heard. `run`: none.
     pub listen: Option<OwnedFd>,
 }
@@ -67,9 +69,20 @@ fn live(mut init: Init, sync: &OwnedFd) -> Result<Infallible, Error> {
     if let Some(join) = init.join.take() {
         join.join_current().context(|| "join the cgroup".into())?;
     }
+    if init.awaits_cgroup {
+        join_sent_cgroups(sync)?;
+    }
     inject::at("child-joined");
     init.enter_namespaces(sync)?;
     init.build(sync)
+}
+
+/// systemd wants a living process to make a cgroup for, so the process exists before its cgroup does.
+fn join_sent_cgroups(sync: &OwnedFd) -> Result<(), Error> {
+    while let Some(tasks) = sync::expect(sync, Tag::Cgroup)?.fd {
+        rustix::io::write(&tasks, b"0").context(|| "join the cgroup".into())?;
+    }
+    Ok(())
 }
 
 /// From here on this process is killed if the runtime dies. Changes of credentials undo this.
@@ -186,6 +199,9 @@ impl Init {
         let Some(process) = &self.process else {
             return self.wait_without_program(sync);
         };
+        if !self.user_namespace {
+            process.limits().apply_to(0)?;
+        }
         if let Some(listener) = process.with_privileges(&labels)? {
             sync::send_with(sync, Tag::SeccompFd, b"", Some(listener.as_fd()))
                 .context(|| "hand over the listener".into())?;
@@ -199,7 +215,7 @@ impl Init {
         let program = process.find_program(&env)?;
         inject::at("child-ready");
 
-        let starter = self.await_start(sync, process)?;
+        let starter = self.await_start(sync)?;
         let channel = starter.as_ref().unwrap_or(sync);
         inject::at("child-starting");
         let run = hooks::run("startContainer", hooks::of(&self.spec, "startContainer"), &state(Status::Created));
@@ -214,11 +230,18 @@ impl Init {
         sys::exit_now(1)
     }
 
+    /// Whether the runtime has anything to do once everything is made here. In a user namespace it is the one that may
+    /// raise limits.
+    pub(crate) fn reports(&self) -> bool {
+        let limits = self.user_namespace && self.process.as_ref().is_some_and(|p| !p.limits().is_empty());
+        self.listen.is_some() || self.attended || self.namespaces.intermediate.is_some() || limits
+    }
+
     /// Waits until the program may run. Returns the connection of `start`, if that is who said so.
-    fn await_start(&self, sync: &OwnedFd, process: &process::Plan) -> Result<Option<OwnedFd>, Error> {
+    fn await_start(&self, sync: &OwnedFd) -> Result<Option<OwnedFd>, Error> {
         let Some(listen) = &self.listen else {
             // `run` says go before it is asked, where it has nothing more to do.
-            if self.attended || self.namespaces.intermediate.is_some() || !process.limits().is_empty() {
+            if self.reports() {
                 sync::send(sync, Tag::Ready, b"").context(|| "report to the runtime".into())?;
             }
             sync::expect(sync, Tag::Go)?;

@@ -189,7 +189,7 @@ fn remount(root: &Root, destination: &Path, options: &Options) -> Result<(), Err
         let target = root.resolve(destination)?;
         set_attributes(target.as_fd(), true, options.recursive)?;
         set_attributes(target.as_fd(), false, options.attributes)?;
-        if !options.bind && !(options.data.is_empty() && options.instance.is_empty()) {
+        if !options.bind && (!options.data.is_empty() || !options.instance.is_empty()) {
             let context = rustix::mount::fspick(
                 &target,
                 c"",

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 /// A directory that paths are resolved in.
@@ -139,11 +139,6 @@ pub(crate) fn clean(path: &Path) -> PathBuf {
         }
     }
     result
-}
-
-/// Whether a path exists below a directory descriptor, without following a last link.
-pub(crate) fn exists_at(dir: impl AsFd, name: &Path) -> bool {
-    rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).is_ok()
 }
 
 #[cfg(test)]

@@ -67,7 +67,7 @@ impl Limits {
         self.0.is_empty()
     }
 
-    /// Sets the limits of another process. The caller's privileges decide whether a hard limit may be raised.
+    /// Sets the limits of another process, or with 0 of this one. The caller's privileges decide whether a hard limit may be raised.
     pub(crate) fn apply_to(&self, pid: i32) -> Result<(), Error> {
         for (resource, limit) in &self.0 {
             rustix::process::prlimit(rustix::process::Pid::from_raw(pid), *resource, *limit).context(|| {
@@ -141,22 +141,24 @@ pub(crate) fn io_priority(p: &IoPriority) -> Result<u32, String> {
     }
 }
 
+pub(crate) const MEMORY_MODES: [(&str, i32); 7] = [
+    ("MPOL_DEFAULT", 0),
+    ("MPOL_PREFERRED", 1),
+    ("MPOL_BIND", 2),
+    ("MPOL_INTERLEAVE", 3),
+    ("MPOL_LOCAL", 4),
+    ("MPOL_PREFERRED_MANY", 5),
+    ("MPOL_WEIGHTED_INTERLEAVE", 6),
+];
+pub(crate) const MEMORY_FLAGS: [(&str, i32); 3] =
+    [("MPOL_F_STATIC_NODES", 1 << 15), ("MPOL_F_RELATIVE_NODES", 1 << 14), ("MPOL_F_NUMA_BALANCING", 1 << 13)];
+
 /// `linux.memoryPolicy` as `set_mempolicy(2)` takes it.
 pub(crate) fn memory_policy(p: &MemoryPolicy) -> Result<(i32, Vec<u64>), String> {
-    const MODES: [(&str, i32); 7] = [
-        ("MPOL_DEFAULT", 0),
-        ("MPOL_PREFERRED", 1),
-        ("MPOL_BIND", 2),
-        ("MPOL_INTERLEAVE", 3),
-        ("MPOL_LOCAL", 4),
-        ("MPOL_PREFERRED_MANY", 5),
-        ("MPOL_WEIGHTED_INTERLEAVE", 6),
-    ];
-    const FLAGS: [(&str, i32); 3] =
-        [("MPOL_F_STATIC_NODES", 1 << 15), ("MPOL_F_RELATIVE_NODES", 1 << 14), ("MPOL_F_NUMA_BALANCING", 1 << 13)];
-    let mut mode = MODES.iter().find(|(n, _)| *n == p.mode).ok_or_else(|| format!("unknown mode {:?}", p.mode))?.1;
+    let mut mode =
+        MEMORY_MODES.iter().find(|(n, _)| *n == p.mode).ok_or_else(|| format!("unknown mode {:?}", p.mode))?.1;
     for name in &p.flags {
-        mode |= FLAGS.iter().find(|(n, _)| n == name).ok_or_else(|| format!("unknown flag {name:?}"))?.1;
+        mode |= MEMORY_FLAGS.iter().find(|(n, _)| n == name).ok_or_else(|| format!("unknown flag {name:?}"))?.1;
     }
     let nodes = if p.nodes.is_empty() { Vec::new() } else { bit_list(&p.nodes)? };
     Ok((mode, nodes))

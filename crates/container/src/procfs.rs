@@ -3,7 +3,7 @@
 //! (CVE-2019-16884, CVE-2025-52881).
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
@@ -32,10 +32,6 @@ impl Proc {
         Ok(Proc { fd })
     }
 
-    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-
     /// Opens a file below, such as `self/attr/exec`.
     pub(crate) fn open_file(&self, path: &str, flags: OFlags) -> io::Result<OwnedFd> {
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS;
@@ -47,13 +43,6 @@ impl Proc {
         let file = self.open_file(path, OFlags::WRONLY)?;
         rustix::io::write(&file, value)?;
         Ok(())
-    }
-
-    pub(crate) fn read(&self, path: &str) -> io::Result<String> {
-        use std::io::Read;
-        let mut text = String::new();
-        std::fs::File::from(self.open_file(path, OFlags::RDONLY)?).read_to_string(&mut text)?;
-        Ok(text)
     }
 }
 
@@ -75,7 +64,11 @@ impl ProcessStat {
 
 /// Reads `/proc/PID/stat`; `None` if there is no such process.
 pub(crate) fn process_stat(pid: i32) -> Option<ProcessStat> {
-    parse_stat(&std::fs::read(format!("/proc/{pid}/stat")).ok()?)
+    let file = rustix::fs::open(format!("/proc/{pid}/stat"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    // A command's name is at most 64 bytes, the numbers before the start time at most 20 each.
+    let mut text = [0u8; 1024];
+    let n = rustix::io::read(&file, &mut text).ok()?;
+    parse_stat(&text[..n])
 }
 
 /// The command's name, the second field, may itself hold blanks and parentheses.
@@ -102,6 +95,11 @@ mod tests {
     #[test]
     fn this_process_lives() {
         assert!(process_stat(std::process::id() as i32).unwrap().alive());
-        assert!(Proc::open().unwrap().read("self/stat").unwrap().starts_with(&std::process::id().to_string()));
+        let proc = Proc::open().unwrap();
+        let mut text = String::new();
+        let file = proc.open_file("self/stat", OFlags::RDONLY).unwrap();
+        std::io::Read::read_to_string(&mut std::fs::File::from(file), &mut text).unwrap();
+        assert!(text.starts_with(&std::process::id().to_string()));
+        assert!(proc.open_file("self/exe", OFlags::RDONLY).is_err(), "magic links are not followed");
     }
 }

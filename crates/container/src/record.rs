@@ -1,14 +1,14 @@
 //! What is known of a container between commands: a directory below the state root, holding
 //!
-//! - `state.json`, the [`Record`], replaced atomically; it names every resource before the resource is made;
-//! - `config.json`, the configuration as it was at creation;
+//! - `state.json`: the [`Record`], which names every resource before the resource is made, and the configuration as it
+//!   was at creation;
 //! - `start.sock`, the socket at which a created container waits for `start`; it is gone once the program runs.
 //!
 //! Changes of the life cycle hold an exclusive lock on the directory. The kernel drops it when the holder dies, however
 //! that happens, so a record that is still `creating` and not locked was left by a killed process.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -18,6 +18,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use strata_cgroup::Cgroup;
+use strata_spec::runtime::Spec;
 
 use crate::error::{Context, Error};
 use crate::procfs;
@@ -67,8 +68,14 @@ pub(crate) struct Record {
 
 pub(crate) const RECORD_VERSION: u32 = 1;
 const STATE: &str = "state.json";
-const CONFIG: &str = "config.json";
+const NEW: &str = "new";
 const SOCKET: &str = "start.sock";
+
+/// `state.json` is `{"state":RECORD…,"config":CONFIG}`. Blanks after the record leave it room to grow, so that it can be
+/// changed in place: making another file costs more than everything else about the record. Readers and the writer lock
+/// the file for the moment of reading and writing.
+const HEAD: &[u8] = b"{\"state\":";
+const ROOM: usize = 256;
 
 impl Record {
     /// Whether the first process still runs: the id may have been given to another process since.
@@ -78,29 +85,55 @@ impl Record {
 
     /// Reads a container's record.
     pub(crate) fn read(dir: &Path) -> Result<Option<Record>, Error> {
+        #[derive(Deserialize)]
+        struct File {
+            state: Record,
+        }
         let path = dir.join(STATE);
-        let text = match std::fs::read(&path) {
-            Ok(text) => text,
-            Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
-                return Ok(None);
-            }
-            Err(e) => return Err(Error::system(format!("read {}", path.display()), e)),
-        };
-        let record: Record =
+        let Some(text) = read_file(&path)? else { return Ok(None) };
+        let file: File =
             serde_json::from_slice(&text).map_err(|e| Error::Record { path: path.clone(), message: e.to_string() })?;
-        if record.version != RECORD_VERSION {
-            let message = format!("version {} is not {RECORD_VERSION}", record.version);
+        if file.state.version != RECORD_VERSION {
+            let message = format!("version {} is not {RECORD_VERSION}", file.state.version);
             return Err(Error::Record { path, message });
         }
-        Ok(Some(record))
+        Ok(Some(file.state))
     }
 }
 
 /// The configuration as it was at creation.
-pub(crate) fn read_config(dir: &Path) -> Result<strata_spec::runtime::Spec, Error> {
-    let path = dir.join(CONFIG);
-    let text = std::fs::read(&path).map_err(|source| Error::ConfigUnreadable { path: path.clone(), source })?;
-    crate::config::parse_spec(&path, &text)
+pub(crate) fn read_config(dir: &Path) -> Result<Spec, Error> {
+    #[derive(Deserialize)]
+    struct File {
+        config: Spec,
+    }
+    let path = dir.join(STATE);
+    let message = || format!("the record {} is gone", path.display());
+    let text = read_file(&path)?.ok_or_else(|| Error::system(message(), ErrorKind::NotFound))?;
+    let file: File =
+        serde_json::from_slice(&text).map_err(|e| Error::Record { path: path.clone(), message: e.to_string() })?;
+    Ok(file.config)
+}
+
+fn read_file(path: &Path) -> Result<Option<Vec<u8>>, Error> {
+    let read = || -> std::io::Result<Vec<u8>> {
+        let mut file = std::fs::File::open(path)?;
+        rustix::io::retry_on_intr(|| rustix::fs::flock(&file, FlockOperation::LockShared))?;
+        let mut text = Vec::new();
+        file.read_to_end(&mut text)?;
+        Ok(text)
+    };
+    match read() {
+        Ok(text) => Ok(Some(text)),
+        Err(e) if e.kind() == ErrorKind::NotFound || e.kind() == ErrorKind::NotADirectory => Ok(None),
+        Err(e) => Err(Error::system(format!("read {}", path.display()), e)),
+    }
+}
+
+fn render(record: &Record) -> std::io::Result<Vec<u8>> {
+    let mut text = HEAD.to_vec();
+    serde_json::to_writer(&mut text, record)?;
+    Ok(text)
 }
 
 /// A container's directory, locked by this process.
@@ -108,32 +141,47 @@ pub(crate) fn read_config(dir: &Path) -> Result<strata_spec::runtime::Spec, Erro
 pub(crate) struct Locked {
     path: PathBuf,
     fd: OwnedFd,
+    /// `state.json` of a container made by this process, and how long its head may become.
+    state: Option<(OwnedFd, usize)>,
 }
 
 impl Locked {
     /// Makes a new container's directory, already locked and with its record: it appears complete or not at all.
-    pub(crate) fn create(root: &Path, record: &Record) -> Result<Locked, Error> {
+    pub(crate) fn create(root: &Path, record: &Record, config: &[u8]) -> Result<Locked, Error> {
         let path = root.join(&record.id);
         // Ids never begin so, as no id holds a comma.
         let hidden = root.join(format!(",{}", std::process::id()));
-        let make = || -> std::io::Result<OwnedFd> {
+        let make = || -> std::io::Result<(OwnedFd, (OwnedFd, usize))> {
             match std::fs::DirBuilder::new().mode(0o700).create(&hidden) {
                 // Left by a killed process of the same id.
-                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
                 other => other?,
             }
             let fd = open_dir(&hidden)?;
             rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive)?;
-            write_file(fd.as_fd(), STATE, &serde_json::to_vec(record)?)?;
-            Ok(fd)
+            let mut text = render(record)?;
+            let room = text.len() + ROOM;
+            text.resize(room, b' ');
+            text.extend_from_slice(b",\"config\":");
+            text.extend_from_slice(config);
+            text.push(b'}');
+            let state = write_file(fd.as_fd(), STATE, &text)?;
+            Ok((fd, (state, room)))
         };
-        let result = make().on_path("make the record in", root).and_then(|fd| {
-            match rustix::fs::renameat_with(rustix::fs::CWD, &hidden, rustix::fs::CWD, &path, RenameFlags::NOREPLACE) {
-                Ok(()) => Ok(Locked { path, fd }),
-                Err(Errno::EXIST | Errno::NOTEMPTY) => Err(Error::Exists(record.id.clone())),
-                Err(e) => Err(Error::system(format!("make {}", path.display()), e)),
-            }
-        });
+        let result =
+            make().on_path("make the record in", root).and_then(|(fd, state)| {
+                match rustix::fs::renameat_with(
+                    rustix::fs::CWD,
+                    &hidden,
+                    rustix::fs::CWD,
+                    &path,
+                    RenameFlags::NOREPLACE,
+                ) {
+                    Ok(()) => Ok(Locked { path, fd, state: Some(state) }),
+                    Err(Errno::EXIST | Errno::NOTEMPTY) => Err(Error::Exists(record.id.clone())),
+                    Err(e) => Err(Error::system(format!("make {}", path.display()), e)),
+                }
+            });
         if result.is_err() {
             let _ = std::fs::remove_dir_all(&hidden);
         }
@@ -153,7 +201,7 @@ impl Locked {
     fn lock_with(root: &Path, id: &str, operation: FlockOperation) -> Result<Option<Locked>, Error> {
         let path = root.join(id);
         let fd = match open_dir(&path) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(Error::NotFound(id.to_owned())),
+            Err(e) if e.kind() == ErrorKind::NotFound => return Err(Error::NotFound(id.to_owned())),
             other => other.on_path("open", &path)?,
         };
         match rustix::io::retry_on_intr(|| rustix::fs::flock(&fd, operation)) {
@@ -164,7 +212,7 @@ impl Locked {
         let same = |a: &rustix::fs::Stat, b: &rustix::fs::Stat| (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino);
         let held = rustix::fs::fstat(&fd).on_path("examine", &path)?;
         match rustix::fs::stat(&path) {
-            Ok(now) if same(&held, &now) => Ok(Some(Locked { path, fd })),
+            Ok(now) if same(&held, &now) => Ok(Some(Locked { path, fd, state: None })),
             _ => Err(Error::NotFound(id.to_owned())),
         }
     }
@@ -173,16 +221,28 @@ impl Locked {
         &self.path
     }
 
+    /// Changes the record: in place if this process made it and there is room, else by a new file.
     pub(crate) fn write(&self, record: &Record) -> Result<(), Error> {
         let write = || -> std::io::Result<()> {
-            write_file(self.fd.as_fd(), "new", &serde_json::to_vec(record)?)?;
-            Ok(rustix::fs::renameat(&self.fd, "new", &self.fd, STATE)?)
+            let mut head = render(record)?;
+            match &self.state {
+                Some((state, room)) if head.len() <= *room => {
+                    head.resize(*room, b' ');
+                    rustix::fs::flock(state, FlockOperation::LockExclusive)?;
+                    let written = rustix::io::pwrite(state, &head, 0);
+                    rustix::fs::flock(state, FlockOperation::Unlock)?;
+                    if written? == head.len() { Ok(()) } else { Err(ErrorKind::WriteZero.into()) }
+                }
+                _ => {
+                    let old = read_file(&self.path.join(STATE)).map_err(std::io::Error::other)?.unwrap_or_default();
+                    let tail = config_at(&old).and_then(|at| old.get(at..)).unwrap_or(b"}");
+                    head.extend_from_slice(tail);
+                    write_file(self.fd.as_fd(), NEW, &head)?;
+                    Ok(rustix::fs::renameat(&self.fd, NEW, &self.fd, STATE)?)
+                }
+            }
         };
         write().on_path("write the record in", &self.path)
-    }
-
-    pub(crate) fn write_config(&self, text: &[u8]) -> Result<(), Error> {
-        write_file(self.fd.as_fd(), CONFIG, text).on_path("write the configuration in", &self.path)
     }
 
     /// The socket at which the container waits for `start`. The name is short whatever the directory's is: socket
@@ -207,25 +267,20 @@ impl Locked {
 
     /// Removes the directory; the record goes last, so that a half removed one can be removed again.
     pub(crate) fn remove(self) -> Result<(), Error> {
-        for name in [SOCKET, CONFIG, "new", STATE] {
+        for name in [SOCKET, NEW, STATE] {
             match rustix::fs::unlinkat(&self.fd, name, rustix::fs::AtFlags::empty()) {
                 Ok(()) | Err(Errno::NOENT) => {}
                 Err(e) => return Err(Error::system(format!("remove {name} in {}", self.path.display()), e)),
             }
         }
         match std::fs::remove_dir(&self.path) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
             // Something that is not the runtime's own: the front end's, perhaps.
-            Err(e) if e.kind() == std::io::ErrorKind::DirectoryNotEmpty => {
+            Err(e) if e.kind() == ErrorKind::DirectoryNotEmpty => {
                 std::fs::remove_dir_all(&self.path).on_path("remove", &self.path)
             }
             other => other.on_path("remove", &self.path),
         }
-    }
-
-    /// For the child, which must not hold the lock.
-    pub(crate) fn into_fd(self) -> OwnedFd {
-        self.fd
     }
 
     pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
@@ -249,10 +304,21 @@ fn open_dir(path: &Path) -> std::io::Result<OwnedFd> {
     Ok(rustix::fs::open(path, flags, Mode::empty())?)
 }
 
-fn write_file(dir: BorrowedFd<'_>, name: &str, text: &[u8]) -> std::io::Result<()> {
+/// Where the configuration's member begins in `state.json`, comma included: after the record, which ends where its
+/// braces balance.
+fn config_at(text: &[u8]) -> Option<usize> {
+    let mut stream = serde_json::Deserializer::from_slice(text.get(HEAD.len()..)?).into_iter::<serde::de::IgnoredAny>();
+    stream.next()?.ok()?;
+    let end = HEAD.len() + stream.byte_offset();
+    Some(end + text.get(end..)?.iter().position(|&b| b == b',')?)
+}
+
+fn write_file(dir: BorrowedFd<'_>, name: &str, text: &[u8]) -> std::io::Result<OwnedFd> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd = rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(0o600))?;
-    std::fs::File::from(fd).write_all(text)
+    let mut file = std::fs::File::from(fd);
+    file.write_all(text)?;
+    Ok(file.into())
 }
 
 /// Writes a process id where the caller wants it, atomically.
@@ -303,12 +369,21 @@ mod tests {
         let root = std::env::temp_dir().join(format!("strata-record-{}", std::process::id()));
         std::fs::create_dir_all(&root).unwrap();
         let mut r = record("one");
-        let locked = Locked::create(&root, &r).unwrap();
-        assert!(matches!(Locked::create(&root, &r), Err(Error::Exists(_))));
+        let locked = Locked::create(&root, &r, br#"{"ociVersion":"1.2.0","hostname":"a}b"}"#).unwrap();
+        assert!(matches!(Locked::create(&root, &r, b"{}"), Err(Error::Exists(_))));
         assert!(Locked::try_lock(&root, "one").unwrap().is_none());
         r.pid = std::process::id() as i32;
         locked.write(&r).unwrap();
+        assert_eq!(Record::read(&root.join("one")).unwrap().unwrap().pid, r.pid);
+        // Too long for its place.
+        r.warnings = vec!["w}".repeat(500)];
+        locked.write(&r).unwrap();
         drop(locked);
+        let again = Locked::lock(&root, "one").unwrap();
+        r.warnings.clear();
+        again.write(&r).unwrap();
+        drop(again);
+        assert_eq!(read_config(&root.join("one")).unwrap().hostname.as_deref(), Some("a}b"));
         assert_eq!(Record::read(&root.join("one")).unwrap().unwrap().pid, r.pid);
         assert!(!Record::read(&root.join("one")).unwrap().unwrap().alive(), "another start time is another process");
         Locked::try_lock(&root, "one").unwrap().unwrap().remove().unwrap();
@@ -321,7 +396,7 @@ mod tests {
     fn the_socket_tells_whether_the_container_waits() {
         let root = std::env::temp_dir().join(format!("strata-socket-{}", std::process::id()));
         std::fs::create_dir_all(&root).unwrap();
-        let locked = Locked::create(&root, &record(&"x".repeat(200))).unwrap();
+        let locked = Locked::create(&root, &record(&"x".repeat(200)), b"{}").unwrap();
         let listener = locked.listen().unwrap();
         assert!(waits(locked.path()));
         drop(listener);

@@ -51,12 +51,14 @@ pub struct CreateOptions {
 }
 
 /// How [`Runtime::run`] accompanies the program.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct RunOptions {
+#[derive(Clone, Copy, Default)]
+pub struct RunOptions<'a> {
     /// Return once the program runs.
     pub detach: bool,
     /// Do not delete the container when the program ends.
     pub keep: bool,
+    /// Called once the program runs.
+    pub started: Option<&'a dyn Fn()>,
 }
 
 /// What [`Container::exec`] starts, and how.
@@ -139,7 +141,7 @@ impl Runtime {
 
     /// Creates and starts. In the foreground it forwards signals, relays the terminal, waits and deletes; the value is
     /// the program's exit code, 128 + n for signal n. Detached it is 0.
-    pub fn run(&self, id: &str, bundle: &Path, options: &CreateOptions, run: RunOptions) -> Result<i32, Error> {
+    pub fn run(&self, id: &str, bundle: &Path, options: &CreateOptions, run: RunOptions<'_>) -> Result<i32, Error> {
         // Before the child exists, so that no signal and no end of it is missed.
         let signals = (!run.detach).then(|| sys::SignalFd::all_but(&[])).transpose();
         let signals = signals.context(|| "take over signals".into())?;
@@ -154,6 +156,9 @@ impl Runtime {
         }
         // Others may pause, update or delete it from now on.
         drop(dir);
+        if let Some(started) = run.started {
+            started();
+        }
         let Some(signals) = signals else { return Ok(0) };
         let code = console::accompany(pidfd.as_fd(), &signals, master)?;
         if ephemeral {
@@ -173,6 +178,20 @@ impl Runtime {
         match Record::read(&self.root.join(id))? {
             Some(record) => Ok(self.container(record)),
             None => Err(Error::NotFound(id.to_owned())),
+        }
+    }
+
+    /// OCI `delete`. With `force` a living container is killed first, a missing one is fine, and a damaged record goes.
+    pub fn delete(&self, id: &str, force: bool) -> Result<(), Error> {
+        match self.get(id) {
+            Ok(mut container) => container.delete(force),
+            Err(Error::NotFound(_)) if force => match Locked::lock(&self.root, id) {
+                Ok(dir) => dir.remove(),
+                Err(Error::NotFound(_)) => Ok(()),
+                Err(e) => Err(e),
+            },
+            Err(Error::Record { .. }) if force => Locked::lock(&self.root, id)?.remove(),
+            Err(e) => Err(e),
         }
     }
 

@@ -29,6 +29,8 @@ pub(crate) enum Tag {
     Console = b'c',
     /// Child: something was ignored; the text says what.
     Warning = b'w',
+    /// Parent, with a descriptor: a cgroup file to write "0" to; without: that was all.
+    Cgroup = b'k',
     /// Child: everything is made. The payload is empty.
     Ready = b'r',
     /// Parent: the record is written, go on to the program.
@@ -40,7 +42,9 @@ pub(crate) enum Tag {
 impl Tag {
     fn from_byte(byte: u8) -> Option<Tag> {
         use Tag::*;
-        [Mappings, Pid, Hooks, SeccompFd, Console, Warning, Ready, Go, Error].into_iter().find(|t| *t as u8 == byte)
+        [Mappings, Pid, Hooks, Cgroup, SeccompFd, Console, Warning, Ready, Go, Error]
+            .into_iter()
+            .find(|t| *t as u8 == byte)
     }
 }
 
@@ -86,13 +90,16 @@ pub(crate) fn receive(socket: impl AsFd) -> io::Result<Option<Packet>> {
     let mut data = vec![0u8; MAX + 1];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let message = rustix::io::retry_on_intr(|| {
-        rustix::net::recvmsg(&socket, &mut [IoSliceMut::new(&mut data)], &mut control, RecvFlags::CMSG_CLOEXEC)
-    });
-    let message = match message {
-        Err(rustix::io::Errno::CONNRESET) => return Ok(None),
-        other => other?,
+    let mut receive = || {
+        rustix::io::retry_on_intr(|| {
+            rustix::net::recvmsg(&socket, &mut [IoSliceMut::new(&mut data)], &mut control, RecvFlags::CMSG_CLOEXEC)
+        })
     };
+    let message = match receive() {
+        // The other side is gone and left something unread. What it said before is still there.
+        Err(rustix::io::Errno::CONNRESET) => receive(),
+        other => other,
+    }?;
     let mut fd = None;
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(fds) = message {
@@ -157,6 +164,16 @@ mod tests {
         assert_eq!((packet.tag, packet.payload.as_slice()), (Tag::Console, &b"hello"[..]));
         assert!(packet.fd.is_some());
         drop(a);
+        assert!(receive(&b).unwrap().is_none());
+    }
+
+    #[test]
+    fn last_words_are_heard_though_the_speaker_left_something_unread() {
+        let (a, b) = pair().unwrap();
+        send(&b, Tag::Go, b"").unwrap();
+        send_error(&a, &Error::Setup("last words".into()));
+        drop(a);
+        assert_eq!(expect(&b, Tag::Ready).unwrap_err().to_string(), "last words");
         assert!(receive(&b).unwrap().is_none());
     }
 

@@ -237,11 +237,6 @@ pub(crate) fn set_mempolicy(mode: c_int, nodes: &[u64]) -> io::Result<()> {
 }
 
 /// Sends any signal number, real-time ones too.
-pub(crate) fn kill(pid: i32, signal: i32) -> io::Result<()> {
-    // SAFETY: no pointers.
-    check(unsafe { libc::kill(pid, signal) } as _).map(drop)
-}
-
 pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     // SAFETY: a null siginfo is allowed.
     check(unsafe {
@@ -279,10 +274,11 @@ impl SignalFd {
     /// Takes every signal but those that report the process's own faults, and `except`.
     pub(crate) fn all_but(except: &[i32]) -> io::Result<SignalFd> {
         let own = [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGABRT, libc::SIGTRAP, libc::SIGSYS];
-        // SAFETY: sets are plain data, valid after sigfillset/sigemptyset; signalfd returns a new descriptor.
+        // SAFETY: sets are bit masks, so any bytes are valid; signalfd returns a new descriptor.
         unsafe {
             let mut set = empty_set();
-            libc::sigfillset(&raw mut set);
+            // Not sigfillset, which leaves out what the C library keeps for itself: those too end this process.
+            ptr::write_bytes(&raw mut set, 0xff, 1);
             for signal in own.iter().chain(except) {
                 libc::sigdelset(&raw mut set, *signal);
             }
@@ -328,11 +324,13 @@ pub(crate) fn close_inherited(fd: BorrowedFd<'_>) {
 
 /// A descriptor of the slave side of a pseudo-terminal's master, without a path in between.
 pub(crate) fn pty_peer(master: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    const TIOCGPTPEER: libc::c_ulong = 0x5441;
+    const TIOCGPTPEER: libc::Ioctl = 0x5441;
     // SAFETY: the argument is a number; the result is a new descriptor.
     unsafe {
         let fd =
-            check(libc::ioctl(master.as_raw_fd(), TIOCGPTPEER as _, libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC) as _)?;
+            check(
+                libc::ioctl(master.as_raw_fd(), TIOCGPTPEER as _, libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC) as _
+            )?;
         Ok(OwnedFd::from_raw_fd(fd as RawFd))
     }
 }

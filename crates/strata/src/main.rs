@@ -5,6 +5,7 @@ mod context;
 mod failure;
 mod log;
 mod output;
+mod progress;
 mod signals;
 mod verbs;
 

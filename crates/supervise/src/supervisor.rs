@@ -12,7 +12,7 @@ use rustix::mount::{MountPropagationFlags, mount_change};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use strata_container::{CreateOptions, Error as ContainerError, RunOptions, Runtime};
-use strata_image::{RunConfig, Store};
+use strata_image::{Image, RunConfig, Store, embedded};
 use strata_spec::runtime::User;
 use strata_spec::state::Status;
 
@@ -215,7 +215,7 @@ impl Supervisor {
             Source::Image(reference) => {
                 private_mounts()?;
                 let store = Store::open(&self.store_root)?;
-                let image = store.image(reference)?;
+                let image = embedded_or_stored(&store, reference)?;
                 record.image_digest = Some(image.digest().to_string());
                 let rootfs = store.prepare_rootfs(&image, &files.directory, &id)?;
                 warnings.extend(rootfs.notice().map(str::to_string));
@@ -385,6 +385,14 @@ impl Supervisor {
         }
         report.image_bytes = Store::open(&self.store_root)?.gc(false)?.bytes_freed;
         Ok(report)
+    }
+}
+
+/// An image by its name; the embedded one is put into the store when it is first asked for.
+pub fn embedded_or_stored(store: &Store, reference: &str) -> Result<Image, Error> {
+    match reference {
+        embedded::REFERENCE => Ok(embedded::ensure(store)?),
+        _ => Ok(store.image(reference)?),
     }
 }
 

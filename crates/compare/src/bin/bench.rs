@@ -66,6 +66,12 @@ fn options() -> Result<Options, String> {
     }
     options.strata =
         options.strata.canonicalize().map_err(|e| format!("--strata {}: {e}", options.strata.display()))?;
+    if !options.program.is_file() {
+        return Err(format!(
+            "{}: no such program; install busybox-static or give another with --program",
+            options.program.display()
+        ));
+    }
     if options.rounds == 0 {
         return Err("--rounds must be at least 1".into());
     }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::{Boundary, Job, Reason, Sample, Workload, single};
 use crate::process::Invocation;
+use crate::run::FILES;
 
 /// No boundary at all.
 #[derive(Default)]
@@ -54,6 +55,9 @@ fn invocation(workload: &Workload, command: &[String]) -> Invocation {
         Workload::Suite { rootfs, program } => {
             // The same files on the same file system as everywhere else.
             invocation.cwd = rootfs.clone();
+            for word in invocation.steps[0].iter_mut().filter(|word| *word == FILES) {
+                *word = rootfs.to_string_lossy().into_owned();
+            }
             if let Some(first) = invocation.steps[0].first_mut().filter(|first| *first == program) {
                 *first = rootfs.join(program.trim_start_matches('/')).to_string_lossy().into_owned();
             }
@@ -73,8 +77,8 @@ mod tests {
     #[test]
     fn the_suite_runs_in_place_and_an_image_in_its_own_root() {
         let suite = Workload::Suite { rootfs: "/srv/root".into(), program: "/bin/toolbox".into() };
-        let got = invocation(&suite, &["/bin/toolbox".into(), "true".into()]);
-        assert_eq!(got.steps, [["/srv/root/bin/toolbox", "true"]]);
+        let got = invocation(&suite, &["/bin/toolbox", "bench", "file", "--dir", FILES].map(String::from));
+        assert_eq!(got.steps, [["/srv/root/bin/toolbox", "bench", "file", "--dir", "/srv/root"]]);
         assert_eq!((got.root, got.cwd), (None, "/srv/root".into()));
 
         let command =

@@ -88,11 +88,11 @@ impl Boundary for Oci {
             }
             Kind::Runsc("ptrace") => {
                 "A kernel in user space: gVisor's kernel answers system calls caught with ptrace, two switches of \
-                 process each; the processor executes. Its file tree is an overlay in memory."
+                 process each; the processor executes. Its file tree is an overlay of its own."
             }
             Kind::Runsc(_) => {
                 "A kernel in user space: gVisor's kernel answers system calls caught by seccomp's signal or a patched \
-                 jump; the processor executes. Its file tree is an overlay in memory."
+                 jump; the processor executes. Its file tree is an overlay of its own."
             }
         }
     }

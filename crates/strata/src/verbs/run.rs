@@ -240,7 +240,7 @@ impl Run {
         let id = self.image.ok_or_else(|| {
             Failure::new("a bundle needs an id").hint("write `strata run --bundle DIR ID`").code(crate::failure::OCI_FAILED)
         })?;
-        let options = RunOptions { detach: self.detach, keep: self.keep };
+        let options = RunOptions { detach: self.detach, keep: self.keep, started: None };
         let create = self.bundle.create_options(context);
         let code = context.runtime()?.run(&id, self.bundle.bundle(), &create, options)?;
         Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)))

@@ -4,8 +4,8 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 
 // _IOWR('!', 0, struct seccomp_notif) and _IOWR('!', 1, struct seccomp_notif_resp).
-const RECEIVE: libc::Ioctl = 0xc050_2100u32 as libc::Ioctl;
-const SEND: libc::Ioctl = 0xc018_2101u32 as libc::Ioctl;
+const RECEIVE: libc::Ioctl = 0xc050_2100_u32 as _;
+const SEND: libc::Ioctl = 0xc018_2101_u32 as _;
 
 /// Answers `count` notifications with the error `errno`; returns the numbers of the calls.
 pub fn refuse(listener: &OwnedFd, count: usize, errno: i32) -> Vec<i32> {
