@@ -276,7 +276,12 @@ fn cve_2024_21626_no_working_directory_is_outside() {
         symlink(format!("/proc/self/fd/{n}"), bundle.rootfs().join(format!("dir{n}"))).expect("a link can be made");
     }
     let outside = |out: &Out| out.stdout.contains("ESCAPED") || out.stdout.contains("outside");
-    let places = (3..=20).flat_map(|n| [format!("/proc/self/fd/{n}"), format!("/dir{n}")]);
+    // One that is missing is made, which must not happen outside either.
+    let made = rt.scratch.dir("made");
+    let places = (3..=20).flat_map(|n| {
+        let fd = format!("/proc/self/fd/{n}");
+        [format!("/dir{n}"), format!("{fd}{UP}{}/{n}", made.display()), fd]
+    });
     for cwd in places.chain(["/proc/self/cwd".to_owned(), "/proc/self/root/../..".to_owned(), "../../..".to_owned()]) {
         bundle.set("process.cwd", json!(cwd)).save();
         let out = run(&mut with_leaked_descriptors(&rt.command(["run", "--bundle", bundle.path(), &rt.id()])));
@@ -284,6 +289,7 @@ fn cve_2024_21626_no_working_directory_is_outside() {
         let exec = rt.command(["exec", "--cwd", &cwd, &running, "/bin/sh", "-c", &reach]);
         let out = run(&mut with_leaked_descriptors(&exec));
         assert!(!outside(&out), "exec in {cwd}: {out:#?}");
+        assert_eq!(fs::read_dir(&made).expect("it can be read").count(), 0, "a directory was made outside for {cwd}");
     }
     rt.remove(&running);
     rt.nothing_left();
