@@ -225,6 +225,7 @@ impl Runtime {
                 Err(e) => report.failed.push((id, e.to_string())),
             }
         }
+        let _ = std::fs::remove_dir_all(self.root.join(record::SPARE));
         // Directories of records that never got their name.
         let entries = std::fs::read_dir(&self.root).on_path("list", &self.root)?;
         for entry in entries.filter_map(Result::ok) {

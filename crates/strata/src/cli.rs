@@ -25,7 +25,7 @@ pub struct Cli {
 
 /// What `--version` prints: the form that callers of OCI runtimes look for.
 fn version() -> &'static str {
-    concat!(env!("CARGO_PKG_VERSION"), "\nspec: 1.3.0")
+    concat!("version ", env!("CARGO_PKG_VERSION"), "\nspec: 1.3.0")
 }
 
 /// Options that every verb takes, before or after it.
@@ -138,7 +138,11 @@ mod tests {
     fn every_verb_for_people_has_an_example_in_the_readme() {
         let readme = include_str!("../../../README.md");
         for verb in Cli::command().get_subcommands().filter(|verb| !verb.is_hide_set()) {
-            assert!(readme.contains(&format!("strata {}", verb.get_name())), "no example of `strata {}`", verb.get_name());
+            assert!(
+                readme.contains(&format!("strata {}", verb.get_name())),
+                "no example of `strata {}`",
+                verb.get_name()
+            );
         }
     }
 

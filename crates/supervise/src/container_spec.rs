@@ -162,13 +162,13 @@ fn set_env(env: &mut Vec<String>, entry: &str) {
 }
 
 fn capabilities(workload: &Workload) -> Result<Vec<String>, Error> {
-    let all = || strata_container::capability_names().iter().map(|name| name.to_string());
+    let all = strata_container::capability_names();
     let mut held: Vec<String> = if workload.privileged {
-        all().collect()
+        all.clone()
     } else {
         DEFAULT_CAPABILITIES.iter().map(|name| name.to_string()).collect()
     };
-    let known = |name: &str| name == "ALL" || strata_container::capability_names().contains(&name);
+    let known = |name: &String| name == "ALL" || all.contains(name);
     let named: Vec<(bool, String)> = workload
         .cap_drop
         .iter()
@@ -180,7 +180,7 @@ fn capabilities(workload: &Workload) -> Result<Vec<String>, Error> {
     }
     // ALL first, so that `--cap-drop ALL --cap-add NET_RAW` and `--cap-add ALL --cap-drop SYS_ADMIN` both say what they mean.
     for (add, _) in named.iter().filter(|(_, name)| name == "ALL") {
-        held = if *add { all().collect() } else { vec![] };
+        held = if *add { all.clone() } else { vec![] };
     }
     for (add, name) in named.into_iter().filter(|(_, name)| name != "ALL") {
         held.retain(|old| *old != name);

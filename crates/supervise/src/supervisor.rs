@@ -188,7 +188,8 @@ impl Supervisor {
         let mut line = String::new();
         if let Some(mut pipe) = child.stdout.take() {
             // The supervisor closes its end after its one line; one that dies closes it as well.
-            pipe.read_to_string(&mut line).map_err(|source| Error::Host { what: "hear from the supervisor", source })?;
+            pipe.read_to_string(&mut line)
+                .map_err(|source| Error::Host { what: "hear from the supervisor", source })?;
         }
         match serde_json::from_str(&line) {
             Ok(Report::Started) => Ok((0, Vec::new())),
@@ -341,7 +342,8 @@ impl Supervisor {
             }
             Err(ContainerError::NotFound(_)) if instance => {
                 let record = files.read_record().ok();
-                let alive = record.is_some_and(|record| process_start(record.supervisor.0) == Some(record.supervisor.1));
+                let alive =
+                    record.is_some_and(|record| process_start(record.supervisor.0) == Some(record.supervisor.1));
                 if alive && files.exit_code().is_none() && !force {
                     return Err(Error::Running(id.to_string()));
                 }
@@ -418,7 +420,8 @@ fn random_id() -> Result<String, Error> {
 fn private_mounts() -> Result<(), Error> {
     let failed = |source| Error::Host { what: "make a mount namespace", source };
     sys::unshare_mounts().map_err(failed)?;
-    mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC).map_err(|error| failed(error.into()))
+    mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
+        .map_err(|error| failed(error.into()))
 }
 
 fn remove_directory(directory: &Path) -> Result<(), Error> {

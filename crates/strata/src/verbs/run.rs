@@ -13,10 +13,10 @@ use strata_container::RunOptions;
 use strata_spec::quantity::parse_bytes;
 use strata_spec::runtime::{BlockIo, Cpu, Memory, Mount, Pids, Resources, Rlimit, ThrottleDevice};
 use strata_supervise::workload::{
-    Isolation, NetworkMode, SeccompChoice, Source, Workload, parse_cpus, parse_throttle,
-    parse_tmpfs, parse_ulimit, parse_volume,
+    Isolation, NetworkMode, SeccompChoice, Source, Workload, parse_cpus, parse_throttle, parse_tmpfs, parse_ulimit,
+    parse_volume,
 };
-use strata_supervise::{Request, Lifetime};
+use strata_supervise::{Lifetime, Request};
 
 use super::create::BundleOptions;
 use crate::context::Context;
@@ -238,7 +238,9 @@ impl Run {
 
     fn execute_bundle(self, context: &Context) -> Result<ExitCode, Failure> {
         let id = self.image.ok_or_else(|| {
-            Failure::new("a bundle needs an id").hint("write `strata run --bundle DIR ID`").code(crate::failure::OCI_FAILED)
+            Failure::new("a bundle needs an id")
+                .hint("write `strata run --bundle DIR ID`")
+                .code(crate::failure::OCI_FAILED)
         })?;
         let options = RunOptions { detach: self.detach, keep: self.keep, started: None };
         let create = self.bundle.create_options(context);
@@ -257,9 +259,9 @@ impl Run {
         };
         let mut sysctls = std::collections::BTreeMap::new();
         for entry in &self.instance.sysctls {
-            let (name, value) = entry
-                .split_once('=')
-                .ok_or_else(|| Failure::new(format!("'{entry}' sets no kernel parameter: write NAME=VALUE")).code(RUN_FAILED))?;
+            let (name, value) = entry.split_once('=').ok_or_else(|| {
+                Failure::new(format!("'{entry}' sets no kernel parameter: write NAME=VALUE")).code(RUN_FAILED)
+            })?;
             sysctls.insert(name.to_string(), value.to_string());
         }
         Ok(Workload {

@@ -34,7 +34,8 @@ impl Spec {
         }
         let text = serde_json::to_string_pretty(&spec)? + "\n";
         let mut file = std::fs::File::create_new(&path).map_err(|error| {
-            Failure::new(format!("cannot write {}: {error}", path.display())).hint("an existing config.json is kept: move it away first")
+            Failure::new(format!("cannot write {}: {error}", path.display()))
+                .hint("an existing config.json is kept: move it away first")
         })?;
         std::io::Write::write_all(&mut file, text.as_bytes())?;
         Ok(ExitCode::SUCCESS)
