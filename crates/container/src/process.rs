@@ -17,6 +17,7 @@ use strata_spec::runtime::{self, IoPriority, MemoryPolicy, Process, Scheduler};
 
 use crate::capabilities::Sets;
 use crate::error::{Context, Error};
+use crate::paths::Root;
 use crate::procfs::Proc;
 use crate::sys::{self, CStrings, SchedAttr};
 
@@ -437,12 +438,13 @@ pub(crate) fn undumpable() -> Result<(), Error> {
     sys::prctl(libc::PR_SET_DUMPABLE, 0, 0).map(drop).context(|| "become undumpable".into())
 }
 
-/// Enters a directory, making it if it is missing.
+/// Enters a directory, making it if it is missing: below the root and nowhere else, though the path may name a descriptor
+/// (`/proc/self/fd/7/made`) that leads outside.
 fn enter(cwd: &str) -> io::Result<()> {
     match rustix::process::chdir(cwd) {
         Err(rustix::io::Errno::NOENT) => {
-            std::fs::create_dir_all(cwd)?;
-            Ok(rustix::process::chdir(cwd)?)
+            let root = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+            Ok(rustix::process::fchdir(Root::new(root).make_dir_all(Path::new(cwd), 0o755)?)?)
         }
         other => Ok(other?),
     }

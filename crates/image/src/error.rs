@@ -41,6 +41,16 @@ pub enum Error {
     /// No image of this name in the store.
     #[error("no image `{0}` in the store")]
     NotFound(String),
+    /// The archive or layout does not hold the image asked for.
+    #[error("{name} holds no image `{pick}`; it has: {available}")]
+    NotPicked {
+        /// The name or tag asked for.
+        pick: String,
+        /// The file or stream.
+        name: String,
+        /// The names it has, comma separated.
+        available: String,
+    },
     /// A short image id fits several images.
     #[error("`{text}` fits {count} images; give more digits")]
     Ambiguous {

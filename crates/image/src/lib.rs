@@ -17,14 +17,33 @@
 //! descriptors that cannot leave the layer's directory ([`layer`]), sizes are limited ([`layer::Limits`]).
 #![forbid(unsafe_code)]
 
+mod bootstrap;
+mod build;
 mod config;
 mod digest;
+pub mod document;
+pub mod embedded;
 mod error;
+mod export;
+mod gc;
+mod import;
+pub mod layer;
 mod progress;
 mod reference;
+mod rootfs;
+mod store;
+pub mod user;
 
+pub use bootstrap::{Bootstrap, Variant, bootstrap};
+pub use build::NewLayer;
 pub use config::RunConfig;
 pub use digest::Digest;
 pub use error::Error;
+pub use export::{Format, Target};
+pub use gc::GcReport;
+pub use import::{ImportOptions, Platform, Source};
 pub use progress::{Progress, Stage};
 pub use reference::Reference;
+pub use rootfs::{Rootfs, unmount_rootfs};
+pub use store::{Image, Inspect, Layer, LayerState, Named, Removed, Store};
+pub use user::resolve_user;

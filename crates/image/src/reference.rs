@@ -72,7 +72,12 @@ impl FromStr for Reference {
         // A first component with a dot or a colon, or `localhost`, is a host and may have capitals and a port.
         if name.contains('/') && (first.contains(['.', ':']) || first == "localhost") {
             let (host, port) = first.split_once(':').unwrap_or((first, "0"));
-            let host_ok = !host.is_empty() && host.bytes().all(|c| c.is_ascii_alphanumeric() || b".-".contains(&c));
+            let label_ok = |label: &str| {
+                let ends = [label.bytes().next(), label.bytes().last()];
+                let inside_ok = label.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-');
+                inside_ok && ends.iter().all(|end| end.is_some_and(|c| c.is_ascii_alphanumeric()))
+            };
+            let host_ok = host.split('.').all(label_ok);
             if !host_ok || port.is_empty() || !port.bytes().all(|c| c.is_ascii_digit()) {
                 return Err(bad("the host is malformed"));
             }
