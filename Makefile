@@ -1,6 +1,6 @@
 # Two commands matter: `make run` and `make test`. Each does its own set-up on a fresh Debian 12 with root and a Rust toolchain.
 
-TARGET  := x86_64-unknown-linux-gnu
+TARGET  := x86_64-unknown-linux-musl
 STRATA  := target/release/strata
 REPORT  := report/compare.html
 

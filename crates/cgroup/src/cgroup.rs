@@ -1,8 +1,12 @@
 //! A container's cgroup: its directory in each hierarchy, from creation to removal.
 
 use crate::Error;
+use crate::apply;
 use crate::dir::{Dir, children};
 use crate::layout::{Hierarchy, Layout, clean};
+use crate::oom::OomWatch;
+use crate::stats::{self, Stats};
+use crate::systemd::Unit;
 use rustix::fs::{AtFlags, CWD, Mode};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -27,7 +31,7 @@ pub struct Cgroup {
     pub(crate) v2: Option<ControllerDir>,
     /// The systemd scope that holds the cgroup, if systemd made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) scope: Option<String>,
+    pub(crate) scope: Option<Unit>,
 }
 
 /// A cgroup in one hierarchy.
@@ -100,6 +104,14 @@ impl Cgroup {
     ///
     /// An existing cgroup is taken if it is empty and thawed. After an error, what this call made is gone.
     pub fn create(layout: &Layout, path: Option<&str>, id: &str, resources: &Resources) -> Result<Cgroup, Error> {
+        let cgroup = Cgroup::plan(layout, path, id)?;
+        cgroup.make(resources)?;
+        Ok(cgroup)
+    }
+
+    /// Says where [`Cgroup::create`] would make the cgroup, and makes nothing: what is to be removed after a crash can
+    /// be put on record first.
+    pub fn plan(layout: &Layout, path: Option<&str>, id: &str) -> Result<Cgroup, Error> {
         let default;
         let path = match path.filter(|p| !p.is_empty()) {
             Some(path) => path,
@@ -126,29 +138,51 @@ impl Cgroup {
             let parent = h.own.rsplit_once('/').map_or("", |(parent, _)| parent);
             place(h, if matches!(layout, Layout::V2(_)) { parent } else { &h.own })
         });
-        let mut cgroup = Cgroup { v1, v2, scope: None };
-        cgroup.make(resources)?;
-        Ok(cgroup)
+        Ok(Cgroup { v1, v2, scope: None })
     }
 
     /// Makes the directories and applies `resources` to them, all or nothing.
-    pub(crate) fn make(&mut self, _resources: &Resources) -> Result<(), Error> {
+    pub fn make(&self, resources: &Resources) -> Result<(), Error> {
         let mut made = Made(Vec::new());
         let mut fresh = true;
+        let needed = apply::controllers_of(resources);
         for place in &self.v1 {
-            fresh &= made.directory(place)?;
+            let new = made.directory(place)?;
             if place.has("cpuset") {
-                fill_cpuset(place)?;
+                fill_cpuset(place, new)?;
             }
+            fresh &= new;
         }
         if let Some(place) = &self.v2 {
+            // With version 2 alone everything is accounted. In a hybrid the machine's own root is left as it is but
+            // for what a limit asks.
+            let wanted = place.controllers.iter().filter(|c| self.v1.is_empty() || needed.contains(&c.as_str()));
+            enable(place, &wanted.map(String::as_str).collect::<Vec<_>>(), &mut made)?;
             fresh &= made.directory(place)?;
         }
-        if !fresh {
+        // systemd has put the first process in already.
+        if !fresh && self.scope.is_none() {
             self.check_empty()?;
         }
+        apply::apply(self, resources, fresh)?;
         made.0.clear();
         Ok(())
+    }
+
+    /// Changes the settings that `resources` name; the others stay as they are.
+    pub fn apply(&self, resources: &Resources) -> Result<(), Error> {
+        self.apply_systemd(resources)?;
+        apply::apply(self, resources, false)
+    }
+
+    /// What the cgroup and those below it have used.
+    pub fn stats(&self) -> Result<Stats, Error> {
+        stats::read(self)
+    }
+
+    /// Begins to watch for processes killed for want of memory.
+    pub fn oom_events(&self) -> Result<OomWatch, Error> {
+        OomWatch::new(self)
     }
 
     /// An existing cgroup may be taken over only when nothing runs in it and whatever joins will run.
@@ -159,6 +193,9 @@ impl Cgroup {
             if count > 0 {
                 return Err(Error::Occupied { path, count });
             }
+        }
+        if let (Ok(true), Some(place)) = (self.is_frozen(), self.process_dir()) {
+            return Err(Error::Frozen { path: place.dir() });
         }
         Ok(())
     }
@@ -218,8 +255,9 @@ impl Cgroup {
     /// Removes the cgroup and those below it. What is gone already is fine; processes that are just ending are waited
     /// for, five seconds at most.
     pub fn remove(&self) -> Result<(), Error> {
+        // Also when systemd cannot be asked, the directories go.
+        let mut first = self.stop_systemd();
         let deadline = Instant::now() + REMOVE_LIMIT;
-        let mut first = Ok(());
         for place in self.v1.iter().chain(&self.v2) {
             let removed = remove_dir(&place.dir(), deadline);
             if first.is_ok() {
@@ -277,16 +315,58 @@ pub(crate) fn join(mount_point: &Path, path: &str) -> PathBuf {
     mount_point.join(path.trim_start_matches('/'))
 }
 
-/// Gives a version 1 cpuset and its parents CPUs and memory nodes: a new one has none, and nothing can join it.
-fn fill_cpuset(place: &ControllerDir) -> Result<(), Error> {
+/// Makes the parents of a version 2 cgroup and hands the wanted controllers down to it: each cgroup enables them for its
+/// children (`cgroup.subtree_control`). A controller that cannot be handed down is missed only by a limit that needs it.
+fn enable(place: &ControllerDir, wanted: &[&str], made: &mut Made) -> Result<(), Error> {
     let mut path = place.mount_point.clone();
-    // The root's own files are read only when a level below proves empty, which is always at the deepest.
+    let parents = place.path.split('/').filter(|p| !p.is_empty());
+    let mut levels = parents.clone().count();
+    for part in parents {
+        if !wanted.is_empty() {
+            hand_down(&Dir::open(&path)?, wanted)?;
+        }
+        levels -= 1;
+        if levels > 0 {
+            path.push(part);
+            made.mkdir(&path).map_err(|e| Error::io("make cgroup", &path)(e.into()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Enables controllers for the children of one cgroup, as far as it can.
+fn hand_down(dir: &Dir, wanted: &[&str]) -> Result<(), Error> {
+    let enabled = dir.read("cgroup.subtree_control")?;
+    let missing: Vec<_> = wanted.iter().filter(|w| enabled.split_whitespace().all(|e| e != **w)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    // Below the root, which alone has no type, a cgroup with processes takes no controllers of memory or I/O. Those of
+    // CPU and tasks it would take, but become a thread root by it, whose children no process can enter.
+    if dir.exists("cgroup.type") && !dir.read("cgroup.procs").is_ok_and(|procs| procs.trim().is_empty()) {
+        return Ok(());
+    }
+    let line: Vec<String> = missing.iter().map(|c| format!("+{c}")).collect();
+    if dir.write("cgroup.subtree_control", &line.join(" ")).is_err() && line.len() > 1 {
+        // One that is refused takes the others with it; one by one, the rest succeed.
+        for controller in &line {
+            let _ = dir.write("cgroup.subtree_control", controller);
+        }
+    }
+    Ok(())
+}
+
+/// Gives a version 1 cpuset and its parents CPUs and memory nodes: a new one has none, and nothing can join it.
+fn fill_cpuset(place: &ControllerDir, new: bool) -> Result<(), Error> {
+    let mut path = place.mount_point.clone();
     let mut above = Dir::open(&path)?;
-    for part in place.path.split('/').filter(|p| !p.is_empty()) {
+    let mut parts = place.path.split('/').filter(|p| !p.is_empty()).peekable();
+    while let Some(part) = parts.next() {
         path.push(part);
+        let known_empty = new && parts.peek().is_none();
         let dir = Dir::open(&path)?;
         for file in ["cpuset.cpus", "cpuset.mems"] {
-            if dir.read(file)?.trim().is_empty() {
+            if known_empty || dir.read(file)?.trim().is_empty() {
                 dir.write(file, above.read(file)?.trim())?;
             }
         }
@@ -376,5 +456,43 @@ mod tests {
         cgroup.remove().unwrap();
         assert!(cgroup.v1.iter().chain(&cgroup.v2).all(|p| !p.dir().exists()));
         cgroup.remove().unwrap();
+    }
+
+    /// The way that costs nothing: to be born in the cgroup. Also shows that the directory's descriptor is of the kind
+    /// that clone3(2) takes.
+    #[test]
+    fn a_child_is_born_in_the_version_2_cgroup() {
+        use std::os::fd::AsRawFd;
+        let test = "a_child_is_born_in_the_version_2_cgroup";
+        let layout = Layout::detect().unwrap();
+        if layout.v2().is_none() || !rustix::process::geteuid().is_root() {
+            return crate::testing::skipped(test, "needs a cgroup v2 hierarchy and root");
+        }
+        let path = format!("/strata-test-{}-born", std::process::id());
+        let cgroup = Cgroup::create(&layout, Some(&path), "x", &Resources::default()).unwrap();
+        let handles = cgroup.join_handles().unwrap();
+        // struct clone_args of clone3(2): flags CLONE_INTO_CGROUP, exit signal SIGCHLD, and the cgroup.
+        let mut args = [0u64; 11];
+        args[0] = 0x2_0000_0000;
+        args[4] = libc::SIGCHLD as u64;
+        args[10] = handles.v2_dir.as_ref().unwrap().as_raw_fd() as u64;
+        // SAFETY: without CLONE_VM this is a fork; the child makes system calls only.
+        let pid = unsafe { libc::syscall(libc::SYS_clone3, args.as_ptr(), size_of_val(&args)) };
+        if pid == 0 {
+            // SAFETY: as above.
+            unsafe {
+                libc::pause();
+                libc::_exit(0);
+            }
+        }
+        assert!(pid > 0, "{}", io::Error::last_os_error());
+        let place = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+        // SAFETY: pid is the child just made and not yet waited for.
+        unsafe {
+            libc::kill(pid as i32, libc::SIGKILL);
+            libc::waitpid(pid as i32, std::ptr::null_mut(), 0);
+        }
+        cgroup.remove().unwrap();
+        assert!(place.contains(&format!("0::{path}")), "{place}");
     }
 }

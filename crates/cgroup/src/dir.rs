@@ -115,21 +115,32 @@ fn write_retry(fd: &OwnedFd, value: &[u8]) -> Result<(), Errno> {
 }
 
 /// The whole of a file. Strange bytes are replaced, and what is beyond [`MAX_FILE`] is left out.
-pub(crate) fn read_to_string(fd: &OwnedFd) -> Result<String, Errno> {
-    let mut text = vec![0u8; 4096];
-    let mut len = 0;
-    loop {
-        let n = rustix::io::retry_on_intr(|| rustix::io::read(fd, &mut text[len..]))?;
-        len += n;
-        if n == 0 || len >= MAX_FILE {
-            break;
-        }
-        if text.len() - len < 4096 {
-            text.resize(text.len() * 2, 0);
-        }
+fn read_to_string(fd: &OwnedFd) -> Result<String, Errno> {
+    // Nearly every file is a line or two; these need no allocation but the result.
+    let mut short = [0u8; 2048];
+    let mut len = fill(fd, &mut short)?;
+    if len < short.len() {
+        return Ok(String::from_utf8_lossy(&short[..len]).into_owned());
+    }
+    let mut text = short.to_vec();
+    while len == text.len() && len < MAX_FILE {
+        text.resize(len * 4, 0);
+        len += fill(fd, &mut text[len..])?;
     }
     text.truncate(len);
     Ok(String::from_utf8(text).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
+}
+
+/// Reads until the buffer is full or the file ends. A short read is no end: the kernel returns a page at a time.
+fn fill(fd: &OwnedFd, buffer: &mut [u8]) -> Result<usize, Errno> {
+    let mut len = 0;
+    while len < buffer.len() {
+        match rustix::io::retry_on_intr(|| rustix::io::read(fd, &mut buffer[len..]))? {
+            0 => break,
+            n => len += n,
+        }
+    }
+    Ok(len)
 }
 
 /// The cgroups directly below, by name.
@@ -144,4 +155,24 @@ pub(crate) fn children(path: &Path) -> io::Result<Vec<String>> {
         }
     }
     Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_any_length_are_read_whole() {
+        let place = tempfile::tempdir().unwrap();
+        let dir = Dir::open(place.path()).unwrap();
+        for length in [0, 1, 2047, 2048, 2049, 8192, 8193, 100_000] {
+            let text: String = ('a'..='z').cycle().take(length).collect();
+            std::fs::write(place.path().join("file"), &text).unwrap();
+            assert_eq!(dir.read("file").unwrap(), text);
+        }
+        std::fs::write(place.path().join("file"), b"a\xffb").unwrap();
+        assert_eq!(dir.read("file").unwrap(), "a\u{fffd}b");
+        assert_eq!(dir.read_if_present("other").unwrap(), None);
+        assert!(dir.read("other").unwrap_err().to_string().contains("other"));
+    }
 }

@@ -106,6 +106,14 @@ pub enum Error {
         /// How long was waited.
         seconds: u64,
     },
+    /// systemd refused or failed a request.
+    #[error("systemd: {call} failed: {reason}")]
+    Systemd {
+        /// The method called.
+        call: String,
+        /// What systemd or the bus said.
+        reason: String,
+    },
     /// This operation has no means on this host.
     #[error("{0}")]
     Unsupported(String),

@@ -204,3 +204,72 @@ pub(crate) fn clean(path: &str) -> String {
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const TMPFS: &str = "31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755\n";
+
+    #[test]
+    fn a_hybrid_host_with_joint_and_named_hierarchies() {
+        let mountinfo = format!(
+            "{TMPFS}32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:1 - cgroup cgroup rw,cpu,cpuacct\n\
+             33 31 0:30 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd\n\
+             34 31 0:31 / /nonexistent/unified rw - cgroup2 cgroup2 rw\n"
+        );
+        let own = "3:cpu,cpuacct:/user\n2:name=systemd:/user/a:b\n1:pids:/not-mounted\n0::/user/x\n";
+        let layout = Layout::detect_from(&mountinfo, own).unwrap();
+        assert_eq!(layout.name(), "hybrid");
+        assert_eq!(layout.controllers(), ["cpu", "cpuacct"]);
+        assert_eq!(layout.v1()[0].mount_point, Path::new("/sys/fs/cgroup/cpu,cpuacct"));
+        assert_eq!(layout.v1()[1].own, "/user/a:b");
+        assert_eq!(layout.v2().unwrap().own, "/user/x");
+    }
+
+    #[test]
+    fn inside_a_container_paths_count_from_what_is_mounted() {
+        let mountinfo = "9 1 0:30 /docker/abc /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory\n";
+        let layout = Layout::detect_from(mountinfo, "4:memory:/docker/abc/inner (deleted)\n").unwrap();
+        assert_eq!((layout.name(), layout.v1()[0].own.as_str()), ("v1", "/inner"));
+        // With a cgroup namespace the own path may even point outside.
+        let mountinfo = "9 1 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup rw,nsdelegate\n";
+        let layout = Layout::detect_from(mountinfo, "0::/../x\n").unwrap();
+        assert_eq!((layout.name(), layout.v2().unwrap().own.as_str()), ("v2", "/x"));
+    }
+
+    #[test]
+    fn a_host_without_cgroups_is_an_error() {
+        assert!(matches!(Layout::detect_from(TMPFS, "0::/\n"), Err(Error::NotMounted)));
+        assert!(matches!(Layout::detect_from("", ""), Err(Error::NotMounted)));
+    }
+
+    #[test]
+    fn escapes_in_mount_points_are_undone() {
+        assert_eq!(unescape(r"/a\040b\011\134"), "/a b\t\\");
+        assert_eq!(unescape(r"/a\04"), r"/a\04");
+    }
+
+    #[test]
+    fn paths_never_leave_the_root() {
+        for (path, expected) in [("/a/../../b", "/b"), ("..", "/"), ("a//./b/", "/a/b"), ("", "/")] {
+            assert_eq!(clean(path), expected);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_texts_are_read_without_panic(mountinfo in "([0-9/ \\\\a-]{0,30} - cgroup2? [a-z,=]{0,8}\n?){0,4}|.{0,60}",
+                                            own in "([0-9]:[a-z,=]{0,6}:/[a-z.]{0,5}\n){0,3}|.{0,40}") {
+            let _ = Layout::detect_from(&mountinfo, &own);
+        }
+
+        #[test]
+        fn clean_paths_stay_clean(path in "[a./]{0,20}") {
+            let once = clean(&path);
+            prop_assert!(once.starts_with('/') && !once.split('/').any(|p| p == ".."));
+            prop_assert_eq!(clean(&once), once);
+        }
+    }
+}

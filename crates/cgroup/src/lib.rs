@@ -13,12 +13,25 @@
 //!
 //! The value is plain data: it is kept in the container's record and works in any later process.
 
+mod apply;
+mod bpf;
 mod cgroup;
-#[allow(dead_code)]
+pub mod convert;
+mod dbus;
+mod devices;
 mod dir;
 mod error;
+mod freeze;
 mod layout;
+mod oom;
+pub mod stats;
+pub mod systemd;
+#[cfg(test)]
+mod testing;
 
 pub use cgroup::{Cgroup, ControllerDir, JoinHandles, MountView};
+pub use devices::DEFAULT_DEVICE_RULES;
 pub use error::Error;
 pub use layout::{Hierarchy, Layout};
+pub use oom::{OomEvent, OomWatch};
+pub use stats::Stats;

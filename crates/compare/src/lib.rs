@@ -7,16 +7,22 @@
 //! percentile absorb outliers, the samples themselves are in the JSON.
 //!
 //! Start at [`compare`]: [`Setup::boundaries`] lists the boundaries, [`Plan`] says what to run, and the [`Report`]
-//! that comes back renders itself as JSON.
+//! that comes back is rendered by [`Report::to_table`], [`Report::to_html`] or [`Report::to_json`].
 
+pub mod bench;
 mod boundary;
+mod bundle;
 mod console;
 mod host;
+mod html;
 mod measure;
+mod process;
 mod report;
 mod run;
 mod stats;
-pub mod units;
+mod sys;
+mod table;
+mod units;
 
 pub use boundary::{Boundary, Job, Output, Reason, Sample, Setup, Watch, Workload};
 pub use host::Host;
@@ -46,4 +52,9 @@ pub enum Error {
     /// A scratch directory could not be made.
     #[error("scratch directory: {0}")]
     Scratch(std::io::Error),
+}
+
+/// Makes SIGINT, SIGTERM and SIGHUP raise `flag` instead of ending the process, so that [`compare`] ends everything it started first.
+pub fn cancel_on_interrupt(flag: &'static std::sync::atomic::AtomicBool) {
+    sys::raise_on_interrupt(flag);
 }

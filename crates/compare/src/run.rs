@@ -17,7 +17,7 @@ use crate::units::Better;
 /// How much is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Preset {
-    /// Three rounds: under a minute for the boundaries that need no peer.
+    /// Four rounds: under a minute for the boundaries that need no peer.
     Quick,
     /// Ten rounds and longer measures.
     Full,
@@ -52,16 +52,16 @@ impl Plan {
     /// A plan for the workload with all measures that fit it.
     pub fn new(workload: Workload, preset: Preset, date: impl Into<String>) -> Plan {
         let of_command = matches!(workload, Workload::Command { .. });
-        let (rounds, machine_rounds, name, timeout) = match preset {
-            Preset::Quick => (3, 1, "quick", 30),
-            Preset::Full => (10, 3, "full", 60),
+        let (rounds, machine_rounds, name, timeout, seconds) = match preset {
+            Preset::Quick => (4, 1, "quick", 30, "0.2"),
+            Preset::Full => (10, 3, "full", 60, "1"),
         };
         Plan {
             measures: MEASURES.iter().filter(|m| m.of_command() == of_command).collect(),
             rounds,
             machine_rounds,
             warm_up: true,
-            bench_args: Vec::new(),
+            bench_args: ["--seconds", seconds].map(String::from).into(),
             // A command of the user's own may well take minutes in software emulation.
             timeout: Duration::from_secs(if of_command { 3600 } else { timeout }),
             preset: name.into(),
@@ -123,7 +123,7 @@ pub fn compare(
         measures,
         progress,
         cancel,
-        rows: boundaries.iter().map(|_| Row::default()).collect(),
+        rows: boundaries.iter().map(|b| Row { machine: b.is_machine(), ..Row::default() }).collect(),
         host: Host::read(),
         started: Instant::now(),
         reference_exit: None,
@@ -143,6 +143,7 @@ pub fn compare(
 /// What is known about one boundary so far.
 #[derive(Default)]
 struct Row {
+    machine: bool,
     version: Option<String>,
     prepared: bool,
     status: Option<Status>,
@@ -233,7 +234,7 @@ impl Comparison<'_> {
             }
             Workload::Command { argv, .. } => {
                 // Watching memory disturbs, so those runs are not timed; they fill the caches too.
-                for _ in 0..if self.plan.rounds >= 5 { 3 } else { 1 } {
+                for _ in 0..memory_rounds(self.plan) {
                     self.each(boundaries, 0, "Peak memory", |this, index, boundary| {
                         let sample = this.command(boundary, argv, Watch::Peak)?;
                         this.record(index, &[(Source::CommandPeak, sample.peak_memory as f64)]);
@@ -287,8 +288,10 @@ impl Comparison<'_> {
             for index in rotated(boundaries.len(), round) {
                 let boundary = boundaries[index].as_mut();
                 let booted = boundary.is_machine() && measure.source == Source::Inside;
-                let late = boundary.is_machine() && round > self.plan.machine_rounds;
-                if booted || late || !self.rows[index].wants(measure) {
+                if booted
+                    || round > rounds_of(self.plan, boundary.is_machine(), measure.source)
+                    || !self.rows[index].wants(measure)
+                {
                     continue;
                 }
                 self.tell(boundary, measure.title, round);
@@ -339,7 +342,7 @@ impl Comparison<'_> {
         match measure.source {
             Source::Start => Ok(value(self.succeed(boundary, &self.start_command(program))?.wall.as_nanos() as f64)),
             Source::Resident => {
-                let command = vec![program.to_string(), "sleep".into(), "60".into()];
+                let command = vec![program.to_string(), "sleep".into(), "1.5".into()];
                 let sample = self.job(boundary, &[command], Watch::Resident, self.plan.timeout)?;
                 sample
                     .resident
@@ -406,6 +409,8 @@ impl Comparison<'_> {
 
     fn bench_command(&self, program: &str, measure: &Measure) -> Vec<String> {
         let mut command: Vec<String> = vec![program.into(), "bench".into(), measure.name.into(), "--json".into()];
+        // Files on the root file system, not in what some boundaries mount at /tmp and others do not.
+        command.extend(["--dir".into(), FILES.into()]);
         command.extend(self.plan.bench_args.iter().cloned());
         command
     }
@@ -415,13 +420,7 @@ impl Comparison<'_> {
     }
 
     fn tell(&mut self, boundary: &dyn Boundary, measure: &str, round: u32) {
-        // An estimate, made anew each time, since boundaries and measures drop out.
-        let rounds = self.plan.rounds as usize;
-        let total = self.rows.iter().filter(|row| row.running()).count()
-            * match self.plan.workload {
-                Workload::Suite { .. } => self.measures.len() * rounds + usize::from(self.plan.warm_up),
-                Workload::Command { .. } => rounds + if rounds >= 5 { 3 } else { 1 },
-            };
+        let total: usize = boundaries_steps(self.plan, &self.measures, &self.rows);
         (self.progress)(Progress {
             boundary: boundary.title(),
             measure,
@@ -482,6 +481,13 @@ impl Comparison<'_> {
                 }
             }
         }
+        let load = self.host.load_before[0];
+        if load > 0.5 * self.host.cores as f64 {
+            self.notes.push(format!(
+                "The host was busy before the first run (load {load:.1} on {} processors): differences of a few per cent mean nothing here.",
+                self.host.cores
+            ));
+        }
         if let Some((_, exit @ 1..)) = &self.reference_exit {
             self.notes.push(format!("The command's exit status was {exit} everywhere it ran."));
         }
@@ -515,6 +521,38 @@ impl Comparison<'_> {
     }
 }
 
+/// Directory in the root file system in which measures of files work.
+pub(crate) const FILES: &str = "/";
+
+/// Memory hardly varies and its workload only sleeps, so few rounds do.
+const RESIDENT_ROUNDS: u32 = 2;
+
+/// In how many rounds this kind of boundary is measured so.
+fn rounds_of(plan: &Plan, machine: bool, source: Source) -> u32 {
+    let rounds = if machine { plan.rounds.min(plan.machine_rounds) } else { plan.rounds };
+    if source == Source::Resident { rounds.min(RESIDENT_ROUNDS) } else { rounds }
+}
+
+/// Runs of the user's command for its memory: watching disturbs, so they are not timed.
+fn memory_rounds(plan: &Plan) -> u32 {
+    if plan.rounds >= 5 { 3 } else { 1 }
+}
+
+/// Steps of the whole comparison as far as known: boundaries that dropped out need none.
+fn boundaries_steps(plan: &Plan, measures: &[&Measure], rows: &[Row]) -> usize {
+    let steps = |row: &Row| match plan.workload {
+        Workload::Suite { .. } => {
+            let outside = measures.iter().filter(|m| m.source != Source::Inside);
+            let inside = measures.iter().filter(|m| m.source == Source::Inside).count() as u32;
+            u32::from(plan.warm_up)
+                + outside.map(|m| rounds_of(plan, row.machine, m.source)).sum::<u32>()
+                + rounds_of(plan, row.machine, Source::Inside) * if row.machine { inside.min(1) } else { inside }
+        }
+        Workload::Command { .. } => memory_rounds(plan) + rounds_of(plan, row.machine, Source::CommandWall),
+    };
+    rows.iter().filter(|row| row.running()).map(|row| steps(row) as usize).sum()
+}
+
 /// Indices `0..count`, starting one further each round.
 fn rotated(count: usize, round: u32) -> impl Iterator<Item = usize> {
     (0..count).map(move |i| (i + round as usize) % count.max(1))
@@ -540,4 +578,217 @@ fn parse_bench(measure: &'static Measure, exit: i32, stdout: &[u8]) -> Result<Va
         .find(|line| line.name == measure.name && line.value.is_finite() && line.value > 0.0)
         .map(|line| Value { value: line.value, unit: line.unit, better: line.better })
         .ok_or_else(|| Reason(format!("printed no figure for {}{}", measure.name, said())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::boundary::Output;
+
+    type Answer = Result<(Vec<u8>, i32), Reason>;
+
+    /// A boundary without processes: what it is asked goes into `log`.
+    struct Fake {
+        id: &'static str,
+        machine: bool,
+        unavailable: bool,
+        answer: fn(&[String]) -> Answer,
+        log: std::rc::Rc<std::cell::RefCell<Vec<String>>>,
+    }
+
+    impl Boundary for Fake {
+        fn id(&self) -> &str {
+            self.id
+        }
+        fn title(&self) -> &str {
+            self.id
+        }
+        fn mechanism(&self) -> &'static str {
+            "none"
+        }
+        fn is_machine(&self) -> bool {
+            self.machine
+        }
+        fn available(&self) -> Result<(), Reason> {
+            if self.unavailable { Err(Reason::new("not on this host")) } else { Ok(()) }
+        }
+        fn version(&self) -> Option<String> {
+            Some("1".into())
+        }
+        fn prepare(&mut self, _: &Workload, _: &std::path::Path) -> Result<(), Reason> {
+            Ok(())
+        }
+        fn run_once(&mut self, job: &Job<'_>) -> Result<Sample, Reason> {
+            let mut outputs = Vec::new();
+            for command in job.commands {
+                self.log.borrow_mut().push(format!("{} {}", self.id, command[1..].join(" ")));
+                let (stdout, exit) = (self.answer)(command)?;
+                outputs.push(Output { stdout, exit });
+            }
+            let ms = Duration::from_millis(2);
+            Ok(Sample { wall: ms, cpu: ms, peak_memory: 4096, resident: Some(8192), outputs })
+        }
+        fn clean_up(&mut self) {
+            self.log.borrow_mut().push(format!("{} clean", self.id));
+        }
+    }
+
+    fn good(command: &[String]) -> Answer {
+        let name = command.get(2).map_or("", String::as_str);
+        Ok((
+            format!(
+                r#"{{"name":"{name}","value":10.0,"unit":"ns","better":"lower","samples":3,"ops":9,"elapsed_ns":1}}"#
+            )
+            .into(),
+            0,
+        ))
+    }
+
+    fn slow(command: &[String]) -> Answer {
+        let (text, exit) = good(command)?;
+        Ok((String::from_utf8_lossy(&text).replace("10.0", "25.0").into(), exit))
+    }
+
+    fn broken(command: &[String]) -> Answer {
+        if command.get(2).is_some_and(|n| n == "syscall") { Ok((b"no such call\n".to_vec(), 1)) } else { good(command) }
+    }
+
+    type Log = std::rc::Rc<std::cell::RefCell<Vec<String>>>;
+
+    fn fakes(log: &Log) -> Vec<Box<dyn Boundary>> {
+        let fake = |id, machine, unavailable, answer| -> Box<dyn Boundary> {
+            Box::new(Fake { id, machine, unavailable, answer, log: log.clone() })
+        };
+        vec![
+            fake("bare", false, false, good),
+            fake("broken", false, false, broken as fn(&[String]) -> _),
+            fake("absent", false, true, good),
+            fake("box", true, false, slow),
+        ]
+    }
+
+    fn plan(rounds: u32) -> Plan {
+        let mut plan =
+            Plan::new(Workload::Suite { rootfs: "/".into(), program: "/bin/toolbox".into() }, Preset::Quick, "a date");
+        plan.rounds = rounds;
+        plan.measures.retain(|m| matches!(m.name, "start" | "resident" | "integer" | "syscall"));
+        plan
+    }
+
+    #[test]
+    fn a_failing_cell_spoils_nothing_else() {
+        let log = Log::default();
+        let mut steps = Vec::new();
+        let report =
+            compare(&plan(4), &mut fakes(&log), &mut |p| steps.push((p.done, p.total)), &AtomicBool::new(false))
+                .unwrap();
+        let get = |name: &str| report.measures.iter().find(|m| m.name == name).unwrap();
+        assert_eq!(get("integer").figures("bare").unwrap().n, 4);
+        assert_eq!(get("integer").figures("box").unwrap().n, 1, "machines have fewer rounds");
+        assert_eq!(get("integer").figures("box").unwrap().ratio, Some(2.5));
+        assert_eq!(get("resident").figures("bare").unwrap().n, 2);
+        let Outcome::Failed { reason } = &get("syscall").results["broken"] else { panic!("it failed") };
+        assert_eq!(reason, "ended with status 1: no such call");
+        assert_eq!(report.boundaries[2].status, Status::Unavailable { reason: "not on this host".into() });
+        assert_eq!(report.ran().count(), 3);
+        assert_eq!(log.borrow().iter().filter(|l| l.starts_with("broken bench syscall")).count(), 1, "not tried again");
+        assert_eq!(log.borrow().iter().filter(|l| l.ends_with("clean")).count(), 3);
+        assert!(steps.iter().all(|(done, total)| done <= total), "{steps:?}");
+        let (done, total) = steps.last().unwrap();
+        assert!(total - done <= 4, "{done} of {total}");
+    }
+
+    #[test]
+    fn the_order_rotates() {
+        let log = Log::default();
+        compare(&plan(2), &mut fakes(&log), &mut |_| {}, &AtomicBool::new(false)).unwrap();
+        let order: Vec<String> =
+            log.borrow().iter().filter(|l| l.contains("integer") && !l.starts_with("box")).cloned().collect();
+        assert_eq!(
+            order[..2],
+            ["broken bench integer --json --dir / --seconds 0.2", "bare bench integer --json --dir / --seconds 0.2"]
+        );
+        assert_eq!(
+            order[2..],
+            ["bare bench integer --json --dir / --seconds 0.2", "broken bench integer --json --dir / --seconds 0.2"]
+        );
+    }
+
+    #[test]
+    fn cancelling_cleans_up() {
+        let log = Log::default();
+        let cancel = AtomicBool::new(false);
+        let mut count = 0;
+        let result = compare(
+            &plan(2),
+            &mut fakes(&log),
+            &mut |_| {
+                count += 1;
+                cancel.store(count == 6, Ordering::Relaxed);
+            },
+            &cancel,
+        );
+        assert!(matches!(result, Err(Error::Cancelled)), "{result:?}");
+        assert_eq!(log.borrow().iter().filter(|l| l.ends_with("clean")).count(), 3);
+    }
+
+    #[test]
+    fn an_exit_status_that_differs_is_a_failure() {
+        let log = Log::default();
+        let mut boundaries = fakes(&log);
+        boundaries.truncate(2);
+        let workload = Workload::Command {
+            rootfs: "/".into(),
+            argv: vec!["a".into(), "b".into(), "syscall".into()],
+            env: vec![],
+            cwd: "/".into(),
+        };
+        let report =
+            compare(&Plan::new(workload, Preset::Quick, ""), &mut boundaries, &mut |_| {}, &AtomicBool::new(false))
+                .unwrap();
+        assert_eq!(
+            report.boundaries[1].status,
+            Status::Failed { reason: "the command's exit status was 1, behind bare it was 0".into() }
+        );
+        assert_eq!(report.measures.iter().map(|m| m.name.as_str()).collect::<Vec<_>>(), ["wall", "cpu", "peak"]);
+        assert_eq!(report.measures[0].figures("bare").unwrap().n, 4);
+    }
+
+    #[test]
+    fn nothing_to_do_is_an_error() {
+        let log = Log::default();
+        let mut none = plan(1);
+        none.measures.clear();
+        assert!(matches!(compare(&none, &mut fakes(&log), &mut |_| {}, &AtomicBool::new(false)), Err(Error::Empty(_))));
+        assert!(matches!(
+            compare(&plan(1), &mut [], &mut |_| {}, &AtomicBool::new(false)),
+            Err(Error::Empty("boundary"))
+        ));
+        let mut lost = plan(1);
+        lost.workload = Workload::Suite { rootfs: "/no/such/place".into(), program: "/x".into() };
+        assert!(matches!(
+            compare(&lost, &mut fakes(&log), &mut |_| {}, &AtomicBool::new(false)),
+            Err(Error::Rootfs { .. })
+        ));
+    }
+
+    #[test]
+    fn a_figure_is_found_in_noise_and_nothing_else_counts() {
+        let measure = Measure::named("hash").unwrap();
+        let line = r#"[ 1.2] x {"name":"hash","value":812.5,"unit":"MB/s","better":"higher","samples":1,"ops":2,"elapsed_ns":3}"#;
+        let value = parse_bench(measure, 0, format!("noise\n\u{7}{line}\r\nmore").as_bytes()).unwrap();
+        assert_eq!((value.value, value.unit.as_str(), value.better), (812.5, "MB/s", Better::Higher));
+        for bad in [
+            "",
+            "{",
+            "{\"name\":\"hash\"}",
+            &line.replace("812.5", "-1"),
+            &line.replace("hash", "float"),
+            &line.replace("812.5", "\"a\""),
+        ] {
+            assert!(parse_bench(measure, 0, bad.as_bytes()).is_err(), "{bad}");
+        }
+        assert!(parse_bench(measure, 0, &[0xff, 0xfe, b'{', b'\n', 0]).is_err());
+        assert!(parse_bench(measure, 1, line.as_bytes()).is_err());
+    }
 }

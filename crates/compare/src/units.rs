@@ -15,7 +15,7 @@ pub enum Better {
 /// `value` in `unit` with three significant digits and the prefix that suits it: `0.0042 s` is `4.20 ms`.
 ///
 /// Understands `ns`, `us`, `ms`, `s`; `B`, `KiB`, `MiB`, `GiB`; the same and `MB` with `/s`; anything else keeps its unit and
-/// gets a decimal prefix above a thousand.
+/// gets a decimal prefix above a thousand, or another one if it has one (`kops/s`, `GFLOP/s`).
 pub fn human(value: f64, unit: &str) -> String {
     if !value.is_finite() {
         return "–".into();
@@ -40,6 +40,12 @@ pub fn human(value: f64, unit: &str) -> String {
         "GB/s" => pick(value * 1e9, &RATES),
         "GiB/s" => pick(value * KIB * KIB * KIB, &RATES),
         other => {
+            let (value, other) = match (other.get(..1), other.get(1..)) {
+                (Some("k"), Some(rest @ ("ops/s" | "FLOP/s"))) => (value * 1e3, rest),
+                (Some("M"), Some(rest @ ("ops/s" | "FLOP/s"))) => (value * 1e6, rest),
+                (Some("G"), Some(rest @ ("ops/s" | "FLOP/s"))) => (value * 1e9, rest),
+                _ => (value, other),
+            };
             let scaled = [(1.0, ""), (1e3, "k"), (1e6, "M"), (1e9, "G")];
             let (divisor, prefix) = choose(value, &scaled);
             format!("{} {prefix}{other}", digits(value / divisor)).trim_end().to_string()
@@ -94,6 +100,10 @@ mod tests {
         assert_eq!(human(1536.0, "KiB"), "1.50 MiB");
         assert_eq!(human(2_500_000.0, "ops/s"), "2.50 Mops/s");
         assert_eq!(human(12_345.0, "MB/s"), "12.3 GB/s");
+        assert_eq!(human(263.7, "kops/s"), "264 kops/s");
+        assert_eq!(human(2637.0, "kops/s"), "2.64 Mops/s");
+        assert_eq!(human(0.0915, "GFLOP/s"), "91.5 MFLOP/s");
+        assert_eq!(human(389_985.6, "IOPS"), "390 kIOPS");
         assert_eq!(human(0.0, "B"), "0 B");
         assert_eq!(human(f64::NAN, "s"), "–");
     }

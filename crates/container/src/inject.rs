@@ -36,6 +36,8 @@ pub(crate) fn at(stage: &str) {
     #[cfg(any(feature = "inject", debug_assertions))]
     if std::env::var_os("STRATA_INJECT_KILL").is_some_and(|wanted| wanted == stage) {
         let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+        // The first process of a namespace is immune to its own signals; ending without any clean-up is the same.
+        crate::sys::exit_now(137);
     }
     #[cfg(not(any(feature = "inject", debug_assertions)))]
     let _ = stage;

@@ -21,22 +21,41 @@
 //!
 //! The calling process must be single-threaded and should call [`protect_self`] first in `main`.
 
+mod capabilities;
+mod cgroup_mount;
 mod config;
+mod console;
+mod copy_up;
+mod create;
+mod devices;
 mod error;
+mod exec;
 mod features;
+mod hooks;
+mod init;
 mod inject;
+mod mount_options;
+mod mounts;
+mod namespaces;
+mod netdev;
+mod paths;
+mod process;
+mod procfs;
+mod rdt;
+mod record;
+mod rootfs;
 mod runtime;
 mod seal;
+mod signals;
+mod sync;
+mod sys;
 
-pub use config::load_spec;
+pub use capabilities::known as capability_names;
+pub use config::{load_spec, validate_id};
 pub use error::Error;
 pub use features::{Features, features};
 pub use inject::STAGES as INJECT_STAGES;
 pub use runtime::{Container, CreateOptions, ExecOptions, ExecOutcome, GcReport, Resources, RunOptions, Runtime};
 pub use seal::{Protection, protect_self};
+pub use signals::{signal_from_name, signal_name};
 pub use strata_spec::state::{State, Status};
-
-/// The number of a signal given by number or by name, with or without `SIG` (`TERM`, `SIGTERM`, `15`, `RTMIN+3`).
-pub fn signal_from_name(name: &str) -> Option<i32> {
-    name.parse().ok()
-}

@@ -25,7 +25,7 @@ pub struct Cli {
 
 /// What `--version` prints: the form that callers of OCI runtimes look for.
 fn version() -> &'static str {
-    concat!(env!("CARGO_PKG_VERSION"), "\nspec: 1.3.0")
+    concat!("version ", env!("CARGO_PKG_VERSION"), "\nspec: 1.3.0")
 }
 
 /// Options that every verb takes, before or after it.
@@ -50,8 +50,17 @@ pub struct Global {
     /// Put containers into systemd scopes; cgroupsPath is then SLICE:PREFIX:NAME
     #[arg(long, global = true)]
     pub systemd_cgroup: bool,
-    /// Whether to go on without cgroups where they cannot be had
-    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", hide = true)]
+    /// Whether the caller is an unprivileged user; found out by itself, but for `spec --rootless`
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHEN",
+        default_value = "auto",
+        default_missing_value = "true",
+        num_args = 0..=1,
+        require_equals = true,
+        hide = true
+    )]
     pub rootless: String,
     /// Accepted for callers that pass it
     #[arg(long, global = true, value_name = "PATH", hide = true)]
@@ -122,4 +131,60 @@ pub enum Verb {
     /// The process behind an instance in the background
     #[command(hide = true)]
     Supervise(verbs::supervise::Supervise),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn definitions_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_verb_for_people_has_an_example_in_the_readme() {
+        let readme = include_str!("../../../README.md");
+        for verb in Cli::command().get_subcommands().filter(|verb| !verb.is_hide_set()) {
+            assert!(
+                readme.contains(&format!("strata {}", verb.get_name())),
+                "no example of `strata {}`",
+                verb.get_name()
+            );
+        }
+    }
+
+    #[test]
+    fn global_options_are_taken_before_and_after_the_verb() {
+        for line in ["strata --root /r --log-format json state c", "strata state c --root /r --log-format json"] {
+            let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+            assert_eq!(cli.global.root, Some("/r".into()));
+            assert_eq!(cli.global.log_format, LogFormat::Json);
+        }
+    }
+
+    #[test]
+    fn options_of_runc_are_taken_before_and_after_the_id() {
+        for line in [
+            "strata delete --force c",
+            "strata delete c --force",
+            "strata create c --bundle /b --pid-file /p",
+            "strata create --bundle /b --pid-file /p c",
+            "strata kill c 9",
+            "strata kill --all c KILL",
+            "strata exec -d --process /p --pid-file /f --console-socket /s c",
+            "strata exec c ls -la --color",
+            "strata ps c -o pid,args",
+            "strata ps --format json c",
+            "strata events --stats c",
+            "strata events --interval 1s c",
+            "strata update -r - c",
+            "strata update --memory -1 c",
+            "strata update --cpu-quota -1 c",
+            "strata run --bundle /b --detach --keep --no-pivot c",
+        ] {
+            Cli::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
+        }
+    }
 }

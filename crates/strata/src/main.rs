@@ -5,6 +5,8 @@ mod context;
 mod failure;
 mod log;
 mod output;
+mod progress;
+mod signals;
 mod verbs;
 
 use std::process::ExitCode;
@@ -25,6 +27,7 @@ fn main() -> ExitCode {
         }
     };
     let context = Context::new(cli.global);
+    context.log.debug(&format!("{:?}", cli.verb));
     match execute(&context, cli.verb) {
         Ok(code) => code,
         Err(failure) => {

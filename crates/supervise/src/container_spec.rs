@@ -6,6 +6,7 @@
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use strata_image::RunConfig;
 use strata_spec::runtime::{
     Capabilities, Device, DeviceRule, IdMapping, Linux, Mount, Namespace, NamespaceKind, Process, Root, Seccomp, Spec,
     User, VERSION,
@@ -14,21 +15,6 @@ use strata_spec::runtime::{
 use crate::Error;
 use crate::profile::default_profile;
 use crate::workload::{NetworkMode, SeccompChoice, Workload, capability_name};
-
-/// What the image or directory says of the process, resolved against its files.
-#[derive(Debug, Clone, Default)]
-pub struct RootDefaults {
-    /// Entry point.
-    pub entrypoint: Vec<String>,
-    /// Arguments when the user gives none.
-    pub cmd: Vec<String>,
-    /// `NAME=value`.
-    pub env: Vec<String>,
-    /// Working directory.
-    pub workdir: Option<String>,
-    /// Ids of the user.
-    pub user: User,
-}
 
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -68,10 +54,23 @@ const MASKED_PATHS: &[&str] = &[
 const READONLY_PATHS: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// The configuration for `workload` named `id` on the root file system at `root`.
-pub fn build(id: &str, workload: &Workload, root: &Path, defaults: &RootDefaults) -> Result<Spec, Error> {
+///
+/// `image` is what the image says (the default for a plain directory), `user` the ids that the user's name has there.
+pub fn build(id: &str, workload: &Workload, root: &Path, image: &RunConfig, user: User) -> Result<Spec, Error> {
+    build_for(id, workload, root, image, user, !rustix::process::geteuid().is_root())
+}
+
+/// The same for a user without privileges, or for root.
+pub fn build_for(
+    id: &str,
+    workload: &Workload,
+    root: &Path,
+    image: &RunConfig,
+    user: User,
+    rootless: bool,
+) -> Result<Spec, Error> {
     let bounding = capabilities(workload)?;
     let seccomp = seccomp(workload, &bounding)?;
-    let rootless = !rustix::process::geteuid().is_root();
     let mut linux = Linux {
         namespaces: namespaces(workload, rootless),
         resources: Some(workload.resources.clone()),
@@ -109,7 +108,7 @@ pub fn build(id: &str, workload: &Workload, root: &Path, defaults: &RootDefaults
     let shares_uts = workload.host_namespaces.iter().any(|kind| kind == "uts");
     Ok(Spec {
         oci_version: VERSION.into(),
-        process: Some(process(workload, defaults, bounding)?),
+        process: Some(process(workload, image, user, bounding)?),
         root: Some(Root { path: root.to_path_buf(), readonly: workload.read_only }),
         hostname: (!shares_uts).then(|| workload.hostname.clone().unwrap_or_else(|| host_name(id))),
         mounts: mounts(workload, rootless),
@@ -123,13 +122,8 @@ fn host_name(id: &str) -> String {
     id.chars().take(63).collect()
 }
 
-fn process(workload: &Workload, defaults: &RootDefaults, bounding: Vec<String>) -> Result<Process, Error> {
-    let mut args = workload.entrypoint.clone().unwrap_or_else(|| defaults.entrypoint.clone());
-    if !workload.command.is_empty() {
-        args.extend(workload.command.iter().cloned());
-    } else if workload.entrypoint.is_none() {
-        args.extend(defaults.cmd.iter().cloned());
-    }
+fn process(workload: &Workload, image: &RunConfig, user: User, bounding: Vec<String>) -> Result<Process, Error> {
+    let args = image.command(workload.entrypoint.as_deref(), &workload.command);
     if args.is_empty() {
         return Err(Error::option("no command: the image names none, so give one after `--`"));
     }
@@ -137,16 +131,20 @@ fn process(workload: &Workload, defaults: &RootDefaults, bounding: Vec<String>) 
     if workload.terminal {
         env.push("TERM=xterm".into());
     }
-    for entry in defaults.env.iter().chain(&workload.env) {
+    for entry in image.env.iter().chain(&workload.env) {
         set_env(&mut env, entry);
     }
-    let root = defaults.user.uid == 0;
+    let root = user.uid == 0;
     Ok(Process {
         terminal: workload.terminal,
-        user: defaults.user.clone(),
+        user,
         args,
         env,
-        cwd: workload.workdir.clone().or_else(|| defaults.workdir.clone()).unwrap_or_else(|| "/".into()),
+        cwd: match &workload.workdir {
+            Some(directory) => directory.clone(),
+            None if image.working_dir.is_empty() => "/".into(),
+            None => image.working_dir.clone(),
+        },
         // A process that is not root gains nothing by holding capabilities that it cannot use.
         capabilities: Some(Capabilities {
             effective: if root { bounding.clone() } else { vec![] },
@@ -175,13 +173,13 @@ fn set_env(env: &mut Vec<String>, entry: &str) {
 }
 
 fn capabilities(workload: &Workload) -> Result<Vec<String>, Error> {
-    let all = || strata_container::capability_names().iter().map(|name| name.to_string());
+    let all = strata_container::capability_names();
     let mut held: Vec<String> = if workload.privileged {
-        all().collect()
+        all.clone()
     } else {
         DEFAULT_CAPABILITIES.iter().map(|name| name.to_string()).collect()
     };
-    let known = |name: &str| name == "ALL" || strata_container::capability_names().contains(&name);
+    let known = |name: &String| name == "ALL" || all.contains(name);
     let named: Vec<(bool, String)> = workload
         .cap_drop
         .iter()
@@ -193,7 +191,7 @@ fn capabilities(workload: &Workload) -> Result<Vec<String>, Error> {
     }
     // ALL first, so that `--cap-drop ALL --cap-add NET_RAW` and `--cap-add ALL --cap-drop SYS_ADMIN` both say what they mean.
     for (add, _) in named.iter().filter(|(_, name)| name == "ALL") {
-        held = if *add { all().collect() } else { vec![] };
+        held = if *add { all.clone() } else { vec![] };
     }
     for (add, name) in named.into_iter().filter(|(_, name)| name != "ALL") {
         held.retain(|old| *old != name);
@@ -327,15 +325,15 @@ mod tests {
     }
 
     fn built(workload: &Workload) -> Spec {
-        build("id", workload, Path::new("/root-fs"), &RootDefaults::default()).unwrap()
+        build("id", workload, Path::new("/root-fs"), &RunConfig::default(), User::default()).unwrap()
     }
 
     #[test]
     fn the_users_environment_wins_over_the_images() {
         let mut workload = workload();
         workload.env = vec!["A=user".into()];
-        let defaults = RootDefaults { env: vec!["A=image".into(), "B=image".into()], ..RootDefaults::default() };
-        let spec = build("id", &workload, Path::new("/r"), &defaults).unwrap();
+        let image = RunConfig { env: vec!["A=image".into(), "B=image".into()], ..RunConfig::default() };
+        let spec = build("id", &workload, Path::new("/r"), &image, User::default()).unwrap();
         assert_eq!(spec.process.unwrap().env[1..], ["B=image", "A=user"]);
     }
 
@@ -346,14 +344,14 @@ mod tests {
         workload.cap_add = vec!["net_raw".into()];
         assert_eq!(built(&workload).process.unwrap().capabilities.unwrap().bounding, ["CAP_NET_RAW"]);
         workload.cap_add = vec!["nonsense".into()];
-        assert!(build("id", &workload, Path::new("/r"), &RootDefaults::default()).is_err());
+        assert!(build("id", &workload, Path::new("/r"), &RunConfig::default(), User::default()).is_err());
     }
 
     #[test]
     fn an_image_without_command_needs_one() {
         let mut workload = workload();
         workload.command.clear();
-        let error = build("id", &workload, Path::new("/r"), &RootDefaults::default()).unwrap_err();
+        let error = build("id", &workload, Path::new("/r"), &RunConfig::default(), User::default()).unwrap_err();
         assert!(error.to_string().contains("no command"), "{error}");
     }
 

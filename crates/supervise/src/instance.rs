@@ -112,7 +112,12 @@ impl Files {
 
 /// Seconds since the epoch.
 pub(crate) fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
+    seconds(SystemTime::now())
+}
+
+/// The same of any moment.
+pub(crate) fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
 }
 
 /// When the process started, in clock ticks since boot; `None` if there is none.

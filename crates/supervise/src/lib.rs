@@ -15,7 +15,7 @@ pub mod workload;
 use std::path::{Path, PathBuf};
 
 pub use instance::{Info, Record};
-pub use supervisor::{Lifetime, Outcome, Request, Supervisor, SweepReport};
+pub use supervisor::{Lifetime, Outcome, Request, Supervisor, SweepReport, embedded_or_stored};
 
 /// Why an instance could not be made, run or removed.
 #[derive(Debug, thiserror::Error)]
@@ -91,7 +91,10 @@ impl Error {
     /// 125 for everything else.
     pub fn exit_code(&self) -> i32 {
         match self {
-            Error::Container(error) => error.run_exit_code(),
+            Error::Container(error) => match error.exit_code() {
+                code @ (126 | 127) => code,
+                _ => 125,
+            },
             Error::Background { code, .. } => *code,
             _ => 125,
         }

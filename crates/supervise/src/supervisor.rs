@@ -7,17 +7,20 @@ use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::mount::{MountPropagationFlags, mount_change};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use strata_container::{CreateOptions, RunOptions, Runtime};
-use strata_image::Store;
+use strata_container::{CreateOptions, Error as ContainerError, RunOptions, Runtime};
+use strata_image::{Image, RunConfig, Store, embedded};
 use strata_spec::runtime::User;
 use strata_spec::state::Status;
 
-use crate::container_spec::{RootDefaults, build};
-use crate::instance::{Files, Info, Record, now, process_start};
+use crate::container_spec::build;
+use crate::instance::{Files, Info, Record, now, process_start, seconds};
 use crate::workload::{Isolation, Source, Workload};
 use crate::{Error, sys};
 
@@ -64,6 +67,9 @@ pub struct SweepReport {
     /// Bytes of unreferenced image data.
     pub image_bytes: u64,
 }
+
+/// How long a supervisor may take to notice that its container is gone.
+const SUPERVISOR_LIMIT: Duration = Duration::from_secs(5);
 
 /// What the background supervisor tells the command that started it.
 #[derive(Debug, Serialize, Deserialize)]
@@ -123,7 +129,7 @@ impl Supervisor {
             Ok((exit_code, warnings)) => Ok(Outcome { id, exit_code, warnings }),
             Err(error) => {
                 // Nothing ran: an instance that never started is not kept.
-                let _ = remove_directory(&files.directory);
+                let _ = self.remove_files(&id, &files);
                 Err(error)
             }
         }
@@ -188,11 +194,16 @@ impl Supervisor {
         let mut line = String::new();
         if let Some(mut pipe) = child.stdout.take() {
             // The supervisor closes its end after its one line; one that dies closes it as well.
-            pipe.read_to_string(&mut line).map_err(|source| Error::Host { what: "hear from the supervisor", source })?;
+            pipe.read_to_string(&mut line)
+                .map_err(|source| Error::Host { what: "hear from the supervisor", source })?;
         }
         match serde_json::from_str(&line) {
             Ok(Report::Started) => Ok((0, Vec::new())),
-            Ok(Report::Failed { message, code }) => Err(Error::Background { message, code }),
+            Ok(Report::Failed { message, code }) => {
+                // What it mounted ends with it, and then its files can be removed.
+                let _ = child.wait();
+                Err(Error::Background { message, code })
+            }
             Err(_) => {
                 let _ = child.wait();
                 let message = format!("the supervisor of {} ended without a word", files.directory.display());
@@ -210,38 +221,29 @@ impl Supervisor {
     ) -> Result<(u8, Vec<String>), Error> {
         let id = record.id.clone();
         let mut warnings = Vec::new();
-        let (root, defaults) = match &record.workload.source {
-            Source::Directory(path) => (self.directory_root(path)?, RootDefaults::default()),
+        let (root, image) = match &record.workload.source {
+            Source::Directory(path) => (directory_root(path)?, RunConfig::default()),
             Source::Image(reference) => {
                 private_mounts()?;
                 let store = Store::open(&self.store_root)?;
-                let image = store.image(reference)?;
+                let image = embedded_or_stored(&store, reference)?;
                 record.image_digest = Some(image.digest().to_string());
                 let rootfs = store.prepare_rootfs(&image, &files.directory, &id)?;
                 warnings.extend(rootfs.notice().map(str::to_string));
-                let config = image.config();
-                let defaults = RootDefaults {
-                    entrypoint: config.entrypoint(),
-                    cmd: config.cmd(),
-                    env: config.env(),
-                    workdir: config.working_dir(),
-                    user: User::default(),
-                };
-                record.workload.user = record.workload.user.take().or_else(|| config.user());
-                (rootfs.path().to_path_buf(), defaults)
+                (rootfs.path().to_path_buf(), image.run_config())
             }
         };
-        let user = match record.workload.user.as_deref() {
-            Some(user) if !user.is_empty() => strata_image::resolve_user(&root, user)?,
-            _ => User::default(),
+        let user = match record.workload.user.as_deref().unwrap_or(&image.user) {
+            "" => User::default(),
+            name => strata_image::user::resolve_user(&root, name)?,
         };
-        let spec = build(&id, &record.workload, &root, &RootDefaults { user, ..defaults })?;
+        let spec = build(&id, &record.workload, &root, &image, user)?;
         record.command = spec.process.as_ref().map(|process| process.args.clone()).unwrap_or_default();
         files.write_record(&record)?;
         let create = CreateOptions { spec: Some(spec), ..CreateOptions::default() };
         let options = RunOptions { started, ..RunOptions::default() };
         let code = match record.workload.isolation {
-            Isolation::Container => self.runtime()?.run(&id, &files.directory, &create, &options)?,
+            Isolation::Container => self.runtime()?.run(&id, &files.directory, &create, options)?,
         };
         if record.removed_at_end {
             self.remove_files(&id, files)?;
@@ -249,15 +251,6 @@ impl Supervisor {
             files.write_exit_code(code)?;
         }
         Ok((u8::try_from(code).unwrap_or(u8::MAX), warnings))
-    }
-
-    fn directory_root(&self, path: &Path) -> Result<PathBuf, Error> {
-        let problem = |problem: &str| Error::Rootfs { path: path.to_path_buf(), problem: problem.into() };
-        let metadata = path.metadata().map_err(|error| problem(&error.to_string()))?;
-        if !metadata.is_dir() {
-            return Err(problem("not a directory"));
-        }
-        path.canonicalize().map_err(|error| problem(&error.to_string()))
     }
 
     /// Every instance, and every container that was made from a bundle, oldest first.
@@ -274,7 +267,7 @@ impl Supervisor {
             if all.iter().any(|info| info.id == container.id()) {
                 continue;
             }
-            let Ok(state) = container.state() else { continue };
+            let state = container.state();
             let command = container.spec().ok().and_then(|spec| spec.process).map(|process| process.args);
             all.push(Info {
                 id: state.id,
@@ -284,7 +277,7 @@ impl Supervisor {
                 status: state.status,
                 exit_code: None,
                 pid: state.pid,
-                created: container.created_at(),
+                created: seconds(container.created()),
                 directory: state.bundle,
             });
         }
@@ -304,7 +297,7 @@ impl Supervisor {
 
     fn info(&self, runtime: &Runtime, record: &Record) -> Info {
         let files = self.files(&record.id);
-        let state = runtime.get(&record.id).and_then(|container| container.state()).ok();
+        let state = runtime.get(&record.id).map(|container| container.state()).ok();
         let supervised = process_start(record.supervisor.0) == Some(record.supervisor.1);
         Info {
             id: record.id.clone(),
@@ -338,7 +331,7 @@ impl Supervisor {
         Ok(Some(json!({
             "instance": info,
             "request": record,
-            "state": container.as_ref().and_then(|container| container.state().ok()),
+            "state": container.as_ref().map(|container| container.state()),
             "spec": container.as_ref().and_then(|container| container.spec().ok()),
             "output": self.files(id).output().exists().then(|| self.files(id).output()),
         })))
@@ -351,24 +344,30 @@ impl Supervisor {
         let files = self.files(id);
         let instance = files.directory.exists();
         match runtime.get(id) {
-            Ok(container) => {
-                let status = container.status()?;
-                if !force && status != Status::Stopped {
+            Ok(mut container) => {
+                if !force && container.status() != Status::Stopped {
                     return Err(Error::Running(id.to_string()));
                 }
                 container.delete(force)?;
             }
-            Err(error) if error.is_not_found() && instance => {
+            Err(ContainerError::NotFound(_)) if instance => {
                 let record = files.read_record().ok();
-                let alive = record.is_some_and(|record| process_start(record.supervisor.0) == Some(record.supervisor.1));
+                let alive =
+                    record.is_some_and(|record| process_start(record.supervisor.0) == Some(record.supervisor.1));
                 if alive && files.exit_code().is_none() && !force {
                     return Err(Error::Running(id.to_string()));
                 }
             }
-            Err(error) if error.is_not_found() => return Err(Error::NotFound(id.to_string())),
+            Err(ContainerError::NotFound(_)) => return Err(Error::NotFound(id.to_string())),
             Err(error) => return Err(error.into()),
         }
-        if instance { self.remove_files(id, &files) } else { Ok(()) }
+        if !instance {
+            return Ok(());
+        }
+        if let Ok(record) = files.read_record() {
+            await_supervisor(&record)?;
+        }
+        self.remove_files(id, &files)
     }
 
     fn remove_files(&self, id: &str, files: &Files) -> Result<(), Error> {
@@ -395,8 +394,8 @@ impl Supervisor {
                 continue;
             }
             match runtime.get(&id) {
-                Ok(container) => container.delete(true)?,
-                Err(error) if error.is_not_found() => {}
+                Ok(mut container) => container.delete(true)?,
+                Err(ContainerError::NotFound(_)) => {}
                 Err(error) => return Err(error.into()),
             }
             self.remove_files(&id, &files)?;
@@ -405,6 +404,44 @@ impl Supervisor {
         report.image_bytes = Store::open(&self.store_root)?.gc(false)?.bytes_freed;
         Ok(report)
     }
+}
+
+/// Waits until the supervisor, whose container is gone, has written its last and ended. One that does not is killed.
+fn await_supervisor(record: &Record) -> Result<(), Error> {
+    let (pid, start) = record.supervisor;
+    let Some(process) = Pid::from_raw(pid).filter(|_| process_start(pid) == Some(start)) else { return Ok(()) };
+    // Between the look and the opening it may end and its id be used again; then there is nothing to wait for.
+    let Ok(pidfd) = pidfd_open(process, PidfdFlags::empty()) else { return Ok(()) };
+    if process_start(pid) != Some(start) {
+        return Ok(());
+    }
+    for limit in [SUPERVISOR_LIMIT, Duration::from_secs(1)] {
+        let limit = Timespec::try_from(limit).ok();
+        let ended = rustix::io::retry_on_intr(|| poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], limit.as_ref()));
+        if ended.map_err(|error| Error::Host { what: "wait for the supervisor", source: error.into() })? > 0 {
+            return Ok(());
+        }
+        let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+    }
+    Ok(())
+}
+
+/// An image by its name; the embedded one is put into the store when it is first asked for.
+pub fn embedded_or_stored(store: &Store, reference: &str) -> Result<Image, Error> {
+    match reference {
+        embedded::REFERENCE => Ok(embedded::ensure(store)?),
+        _ => Ok(store.image(reference)?),
+    }
+}
+
+/// The directory by its real, absolute path.
+fn directory_root(path: &Path) -> Result<PathBuf, Error> {
+    let problem = |problem: &str| Error::Rootfs { path: path.to_path_buf(), problem: problem.into() };
+    let metadata = path.metadata().map_err(|error| problem(&error.to_string()))?;
+    if !metadata.is_dir() {
+        return Err(problem("not a directory"));
+    }
+    path.canonicalize().map_err(|error| problem(&error.to_string()))
 }
 
 /// Twelve hexadecimal digits.
@@ -419,7 +456,8 @@ fn random_id() -> Result<String, Error> {
 fn private_mounts() -> Result<(), Error> {
     let failed = |source| Error::Host { what: "make a mount namespace", source };
     sys::unshare_mounts().map_err(failed)?;
-    mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC).map_err(|error| failed(error.into()))
+    mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
+        .map_err(|error| failed(error.into()))
 }
 
 fn remove_directory(directory: &Path) -> Result<(), Error> {

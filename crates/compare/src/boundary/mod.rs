@@ -3,9 +3,17 @@
 //! Each runner is one file beside this one. It turns a command line into the host process that runs the command
 //! behind that boundary ([`crate::process`] starts, measures and ends it), and says in words what its mechanism is.
 
+mod bare;
+mod initramfs;
+mod machine;
+mod oci;
+mod strata;
+
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
+
+use crate::process::{Invocation, find_program, run};
 
 /// Why a boundary cannot be measured here, in one line for the table.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -107,7 +115,7 @@ pub struct Output {
 /// One measured run.
 #[derive(Debug, Clone)]
 pub struct Sample {
-    /// From the start of the first host process to the end of it.
+    /// From the start of the program on the host to its end; what it leaves behind is awaited, but not in this.
     pub wall: Duration,
     /// User and system time of every host process the boundary needed.
     pub cpu: Duration,
@@ -154,4 +162,70 @@ pub struct Setup {
     pub peers: bool,
     /// Where `scripts/peers.sh` unpacks peers that are not installed (see [`Setup::default_peers_dir`]).
     pub peers_dir: PathBuf,
+}
+
+impl Setup {
+    /// `$STRATA_PEERS`, else the directory `scripts/peers.sh` uses.
+    pub fn default_peers_dir() -> PathBuf {
+        std::env::var_os("STRATA_PEERS")
+            .filter(|v| !v.is_empty())
+            .map_or_else(|| "/var/lib/strata/peers".into(), PathBuf::from)
+    }
+
+    /// Every boundary of the comparison, available or not; the bare host first.
+    pub fn boundaries(&self) -> Vec<Box<dyn Boundary>> {
+        let mut all: Vec<Box<dyn Boundary>> = vec![Box::new(bare::Bare::default())];
+        for isolation in &self.isolations {
+            all.push(Box::new(strata::Strata::new(self.strata.clone(), isolation)));
+        }
+        if self.peers {
+            for kind in [oci::Kind::Runc, oci::Kind::Crun, oci::Kind::Runsc("systrap"), oci::Kind::Runsc("ptrace")] {
+                all.push(Box::new(oci::Oci::new(kind, &self.peers_dir)));
+            }
+            for kind in [machine::Kind::UserModeLinux, machine::Kind::QemuKvm, machine::Kind::QemuTcg] {
+                all.push(Box::new(machine::Machine::new(kind, &self.peers_dir)));
+            }
+        }
+        all
+    }
+}
+
+/// Runs the one command of a job whose output is the host process's own.
+fn single(invocation: &Invocation, job: &Job<'_>) -> Result<Sample, Reason> {
+    let finished = run(invocation, job.watch, job.timeout, job.cancel)?;
+    Ok(Sample {
+        wall: finished.wall,
+        cpu: finished.cpu,
+        peak_memory: finished.peak.max(finished.max_rss),
+        resident: finished.resident,
+        outputs: vec![Output { stdout: finished.output, exit: finished.exit }],
+    })
+}
+
+/// A peer's program: the newer one in the peers directory, else the host's.
+fn peer(peers_dir: &Path, name: &str) -> Option<PathBuf> {
+    let newer = peers_dir.join("newer/usr/bin").join(name);
+    if newer.is_file() { Some(newer) } else { find_program(name, None, &Invocation::of(vec![]).env) }
+}
+
+/// Whether this can be executed at all.
+fn executable(path: &Path) -> Result<(), Reason> {
+    rustix::fs::access(path, rustix::fs::Access::EXEC_OK).map_err(|e| Reason(format!("{}: {e}", path.display())))
+}
+
+/// The first line a program prints about its version, without its own name.
+pub(crate) fn version_line(program: &Path, option: &str) -> Option<String> {
+    let argv = vec![program.to_string_lossy().into_owned(), option.into()];
+    let finished = run(&Invocation::of(argv), Watch::Nothing, Duration::from_secs(10), &AtomicBool::new(false)).ok()?;
+    let text = String::from_utf8_lossy(&finished.output).into_owned();
+    let line = text.lines().map(str::trim).find(|line| !line.is_empty())?;
+    let line = line.rsplit_once("version ").map_or(line, |(_, version)| version);
+    let line = line.split(" (").next().unwrap_or(line);
+    Some(line.chars().filter(|c| !c.is_control()).take(60).collect())
+}
+
+/// A name for a container that nobody else uses.
+pub(crate) fn unique_name() -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    format!("compare-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use strata_container::Error;
 
 use crate::context::Context;
 use crate::failure::Failure;
@@ -22,8 +23,8 @@ impl Delete {
     /// Deletes the container.
     pub fn execute(self, context: &Context) -> Result<ExitCode, Failure> {
         match context.runtime()?.get(&self.id) {
-            Ok(container) => container.delete(self.force)?,
-            Err(error) if self.force && error.is_not_found() => {}
+            Ok(mut container) => container.delete(self.force)?,
+            Err(Error::NotFound(_)) if self.force => {}
             Err(error) => return Err(error.into()),
         }
         Ok(ExitCode::SUCCESS)

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use strata_container::{Container, ExecOptions};
+use strata_container::{Container, ExecOptions, ExecOutcome};
 use strata_spec::runtime::{Capabilities, Process, User};
 use strata_supervise::workload::capability_name;
 
@@ -65,9 +65,9 @@ pub struct Exec {
     /// Further open descriptors, from 3 on, to pass to the process
     #[arg(long, value_name = "N", default_value_t = 0)]
     preserve_fds: u32,
-    /// Run in this cgroup below the container's; [CONTROLLER:]PATH
+    /// Run in this cgroup below the container's
     #[arg(long, value_name = "PATH")]
-    cgroup: Vec<String>,
+    cgroup: Option<PathBuf>,
     /// Join even a frozen instance
     #[arg(long)]
     ignore_paused: bool,
@@ -96,8 +96,10 @@ impl Exec {
             cgroup: self.cgroup,
             ignore_paused: self.ignore_paused,
         };
-        let code = container.exec(&options).map_err(|error| failed(error.into()))?;
-        Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)))
+        match container.exec(&options).map_err(|error| failed(error.into()))? {
+            ExecOutcome::Detached { .. } => Ok(ExitCode::SUCCESS),
+            ExecOutcome::Exited(code) => Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))),
+        }
     }
 
     fn process(&self, container: &Container) -> Result<Process, Failure> {
@@ -156,7 +158,7 @@ impl Exec {
 }
 
 fn read_process(path: &Path) -> Result<Process, Failure> {
-    let text =
-        std::fs::read(path).map_err(|error| Failure::new(format!("cannot read the process {}: {error}", path.display())))?;
+    let text = std::fs::read(path)
+        .map_err(|error| Failure::new(format!("cannot read the process {}: {error}", path.display())))?;
     serde_json::from_slice(&text).map_err(|error| Failure::new(format!("{}: {error}", path.display())))
 }

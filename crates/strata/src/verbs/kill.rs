@@ -28,7 +28,8 @@ impl Kill {
     /// Sends the signal.
     pub fn execute(self, context: &Context) -> Result<ExitCode, Failure> {
         let signal = self.signal.or(self.signal_option).unwrap_or_else(|| "SIGTERM".into());
-        let signal = strata_container::parse_signal(&signal)?;
+        let signal = strata_container::signal_from_name(&signal)
+            .ok_or_else(|| Failure::new(format!("unknown signal '{signal}'")).hint("`kill -l` lists the names"))?;
         context.container(&self.id)?.kill(signal, self.all)?;
         Ok(ExitCode::SUCCESS)
     }

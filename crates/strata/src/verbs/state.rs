@@ -19,7 +19,7 @@ pub struct State {
 impl State {
     /// Prints the state.
     pub fn execute(self, context: &Context) -> Result<ExitCode, Failure> {
-        print_json(&context.container(&self.id)?.state()?)?;
+        print_json(&context.container(&self.id)?.state())?;
         Ok(ExitCode::SUCCESS)
     }
 }

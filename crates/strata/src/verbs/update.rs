@@ -81,7 +81,7 @@ fn parse_limit(text: &str) -> Result<i64, String> {
 impl Update {
     /// Applies the limits.
     pub fn execute(self, context: &Context) -> Result<ExitCode, Failure> {
-        let container = context.container(&self.id)?;
+        let mut container = context.container(&self.id)?;
         container.update(&self.wanted()?)?;
         Ok(ExitCode::SUCCESS)
     }

@@ -1,7 +1,7 @@
 //! OCI bundles made on the spot: a root file system of one static busybox and a `config.json` to be varied.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -23,6 +23,7 @@ pub fn fill_rootfs(directory: &Path) {
     for name in ["bin", "dev", "etc", "home/guest", "proc", "root", "sys", "tmp", "var"] {
         fs::create_dir_all(directory.join(name)).expect("a directory of the rootfs can be made");
     }
+    fs::set_permissions(directory.join("tmp"), fs::Permissions::from_mode(0o1777)).expect("a mode can be set");
     let busybox = super::which("busybox").expect("busybox is installed");
     fs::copy(busybox, directory.join("bin/busybox")).expect("busybox can be copied");
     for applet in applets() {
@@ -40,6 +41,28 @@ pub fn rootfs_archive(scratch: &super::Scratch) -> PathBuf {
     fill_rootfs(&directory);
     let archive = scratch.join("rootfs.tar");
     super::run(Command::new("tar").arg("-C").arg(&directory).arg("-cf").arg(&archive).arg(".")).ok();
+    archive
+}
+
+/// An image archive as `docker save` writes it (one layer, no compression), named `name`, made by hand: the tests of
+/// one peer must not depend on another.
+pub fn image_archive(scratch: &super::Scratch, name: &str) -> PathBuf {
+    let layer = rootfs_archive(scratch);
+    let digest = super::run(Command::new("sha256sum").arg(&layer)).ok().text()[..64].to_owned();
+    let directory = scratch.dir("image");
+    fs::rename(layer, directory.join("layer.tar")).expect("the layer can be moved");
+    let config = json!({
+        "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
+        "os": "linux",
+        "config": { "Cmd": ["sh"], "Env": ["PATH=/usr/bin:/bin", "FROM=image"], "WorkingDir": "/" },
+        "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{digest}")] }
+    });
+    let manifest = json!([{ "Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"] }]);
+    fs::write(directory.join("config.json"), config.to_string()).expect("the image's configuration can be written");
+    fs::write(directory.join("manifest.json"), manifest.to_string()).expect("the image's manifest can be written");
+    let archive = scratch.join("image.tar");
+    let files = ["manifest.json", "config.json", "layer.tar"];
+    super::run(Command::new("tar").arg("-C").arg(&directory).arg("-cf").arg(&archive).args(files)).ok();
     archive
 }
 

@@ -6,6 +6,7 @@
 
 #![allow(dead_code)] // Each test program uses its own part of this module.
 
+pub mod agent;
 pub mod bundle;
 pub mod leftovers;
 pub mod terminal;
@@ -37,6 +38,7 @@ pub fn is_strata() -> bool {
 }
 
 /// Says that a test did not run, on stderr and in the file named by `STRATA_TEST_SKIPS`.
+#[expect(clippy::print_stderr, reason = "a skip must be seen")]
 pub fn skip(test: &str, reason: &str) {
     eprintln!("SKIPPED {test}: {reason}");
     if let Some(path) = std::env::var_os("STRATA_TEST_SKIPS") {

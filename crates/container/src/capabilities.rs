@@ -1,0 +1,162 @@
+//! Capability sets (capabilities(7)): from names to bit masks, and from masks to the calling thread.
+
+use std::io;
+
+use strata_spec::runtime::Capabilities;
+
+use crate::sys;
+
+/// Names by number, as of Linux 5.9.
+const NAMES: [&str; 41] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
+    "CHECKPOINT_RESTORE",
+];
+
+/// Every known capability, `CAP_CHOWN` and so on, for the features document.
+pub fn known() -> Vec<String> {
+    NAMES.iter().map(|n| format!("CAP_{n}")).collect()
+}
+
+/// The five sets as bit masks, bit n being capability n.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Sets {
+    pub bounding: u64,
+    pub effective: u64,
+    pub inheritable: u64,
+    pub permitted: u64,
+    pub ambient: u64,
+}
+
+impl Sets {
+    /// Masks of the named sets. Unknown names are ignored, as the specification demands, and named in `warnings`.
+    pub(crate) fn parse(capabilities: &Capabilities, warnings: &mut Vec<String>) -> Sets {
+        let mut mask = |names: &[String]| {
+            let mut mask = 0;
+            for name in names {
+                match NAMES
+                    .iter()
+                    .position(|n| name.strip_prefix("CAP_").is_some_and(|name| name.eq_ignore_ascii_case(n)))
+                {
+                    Some(number) => mask |= 1 << number,
+                    None => {
+                        let warning = format!("ignoring unknown capability {name:?}");
+                        if !warnings.contains(&warning) {
+                            warnings.push(warning);
+                        }
+                    }
+                }
+            }
+            mask
+        };
+        Sets {
+            bounding: mask(&capabilities.bounding),
+            effective: mask(&capabilities.effective),
+            inheritable: mask(&capabilities.inheritable),
+            permitted: mask(&capabilities.permitted),
+            ambient: mask(&capabilities.ambient),
+        }
+    }
+
+    /// Lowers the bounding set to this one. Needs CAP_SETPCAP, so it comes before the user changes.
+    pub(crate) fn drop_bounding(&self) -> io::Result<()> {
+        for number in 0..64 {
+            if self.bounding & 1 << number != 0 {
+                continue;
+            }
+            match sys::prctl(libc::PR_CAPBSET_DROP, number, 0) {
+                // The kernel knows no capability of this number, nor any higher.
+                Err(e) if e.raw_os_error() == Some(libc::EINVAL) => break,
+                other => other.map(drop)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets the other four. A capability that the thread does not have (the runtime itself may be confined) is left
+    /// out; the names of those left out of the effective set are returned as a warning.
+    pub(crate) fn apply(&self) -> io::Result<Option<String>> {
+        let (_, had, had_inheritable) = sys::capget()?;
+        // Inheritable may hold what is permitted, or what was inheritable and stays within the bounding set.
+        let permitted = self.permitted & had;
+        let effective = self.effective & permitted;
+        let inheritable = self.inheritable & (had | had_inheritable);
+        sys::capset(effective, permitted, inheritable)?;
+        const PR_CAP_AMBIENT_RAISE: u64 = 2;
+        const PR_CAP_AMBIENT_CLEAR_ALL: u64 = 4;
+        // Kernels before 4.3 have no ambient set, which is then as good as empty.
+        match sys::prctl(libc::PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0) {
+            Err(e) if e.raw_os_error() != Some(libc::EINVAL) => return Err(e),
+            _ => {}
+        }
+        let ambient = self.ambient & permitted & inheritable;
+        for number in (0..64).filter(|n| ambient & 1 << n != 0) {
+            sys::prctl(libc::PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, number)?;
+        }
+        let missing = self.effective & !effective;
+        Ok((missing != 0).then(|| {
+            let names: Vec<_> = (0..NAMES.len()).filter(|n| missing & 1 << n != 0).map(|n| NAMES[n]).collect();
+            format!("capabilities that this process does not have are not granted: {}", names.join(" "))
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_names_are_warned_of_once() {
+        let mut warnings = Vec::new();
+        let names = |list: &[&str]| list.iter().map(|n| (*n).to_owned()).collect();
+        let sets = Sets::parse(
+            &Capabilities {
+                bounding: names(&["CAP_CHOWN", "CAP_CHECKPOINT_RESTORE", "CAP_NEW"]),
+                effective: names(&["CAP_NEW", "CHOWN"]),
+                ..Capabilities::default()
+            },
+            &mut warnings,
+        );
+        assert_eq!(sets.bounding, 1 | 1 << 40);
+        assert_eq!(sets.effective, 0);
+        assert_eq!(warnings.len(), 2);
+    }
+}

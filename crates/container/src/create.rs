@@ -1,0 +1,617 @@
+//! The runtime's side of making a container: everything is judged and prepared, then put on record, then made; the
+//! child is forked and attended to until its program waits for `start` or runs. Whatever fails, what was made is undone.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use rustix::fs::{Mode as FileMode, OFlags};
+use serde::Serialize;
+use strata_cgroup::{Cgroup, Layout};
+use strata_spec::runtime::{DeviceRule, Linux, Mount, NamespaceKind, Resources, Spec};
+use strata_spec::state::{State, Status};
+
+use crate::config::{self, Namespaces};
+use crate::console::Destination;
+use crate::error::{Context, Error};
+use crate::init::{self, Init};
+use crate::mount_options::{self, IdMap};
+use crate::procfs::{self, Proc};
+use crate::record::{self, Locked, Phase, Record};
+use crate::rootfs::Entrance;
+use crate::runtime::CreateOptions;
+use crate::sync::{self, Tag};
+use crate::{console, hooks, inject, mounts, namespaces, netdev, process, rdt, sys};
+
+/// What the caller wants of the program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// It waits for `start`, and the terminal goes to the console socket.
+    Create,
+    /// It runs at once. `ephemeral`: the caller stays and deletes it. `terminal`: the caller relays the terminal.
+    Run { ephemeral: bool, terminal: bool },
+}
+
+/// A container whose program waits or runs.
+pub(crate) struct Made {
+    pub record: Record,
+    pub dir: Locked,
+    pub spec: Spec,
+    pub pidfd: OwnedFd,
+    /// The terminal to relay.
+    pub master: Option<OwnedFd>,
+}
+
+/// Makes a container.
+pub(crate) fn make(root: &Path, id: &str, bundle: &Path, options: &CreateOptions, mode: Mode) -> Result<Made, Error> {
+    config::validate_id(id)?;
+    let listen_fds = listen_fds();
+    let preserve_fds = options.preserve_fds + listen_fds;
+    check_preserved(preserve_fds)?;
+    let bundle = std::fs::canonicalize(bundle).on_path("find the bundle", bundle)?;
+    let (mut spec, text) = match &options.spec {
+        Some(spec) => {
+            let text = serde_json::to_vec(spec).map_err(|e| Error::invalid("config.json", e.to_string()))?;
+            (spec.clone(), text)
+        }
+        None => config::read_spec(&bundle)?,
+    };
+    config::validate(&spec)?;
+    let terminal = spec.process.as_ref().is_some_and(|p| p.terminal);
+    check_console(terminal, options, mode)?;
+    let linux = spec.linux.take().unwrap_or_default();
+    spec.linux = Some(linux.clone());
+    let path = spec.root.as_ref().map(|r| bundle.join(&r.path)).unwrap_or_default();
+    let rootfs = std::fs::canonicalize(&path).on_path("find the root file system", &path)?;
+    let namespaces = Namespaces::of(&spec);
+
+    let mut record = Record {
+        version: record::RECORD_VERSION,
+        id: id.to_owned(),
+        oci_version: spec.oci_version.clone(),
+        bundle,
+        rootfs,
+        created: SystemTime::now(),
+        owner: rustix::process::getuid().as_raw(),
+        phase: Phase::Creating,
+        pid: 0,
+        start_time: 0,
+        cgroup: None,
+        annotations: spec.annotations.clone(),
+        origin: options.origin.clone(),
+        warnings: Vec::new(),
+        ephemeral: matches!(mode, Mode::Run { ephemeral: true, .. }),
+        rdt_group: None,
+    };
+    let init = prepare(&spec, &linux, &namespaces, options, mode, listen_fds, &mut record)?;
+    let rdt = linux.intel_rdt.as_ref().map(|r| rdt::plan(r, id)).transpose()?;
+    record.rdt_group = rdt.as_ref().and_then(rdt::Plan::own_group);
+    plan_cgroup(&linux, id, options, &mut record)?;
+
+    let dir = Locked::create(root, &record, &text)?;
+    inject::at("parent-record");
+    let mut undo = Undo { made: Some((dir, record)), pidfd: None, spec: &spec, hooks_ran: false };
+    let master = undo.attempt(|dir, record, pidfd, hooks_ran| {
+        if !options.systemd_cgroup {
+            make_cgroup(&linux, record, None)?;
+        }
+        inject::at("parent-cgroup");
+        if let Some(rdt) = &rdt {
+            rdt.make()?;
+        }
+        let mut attendant = Attendant { spec: &spec, linux: &linux, dir, record, options, mode, pidfd, hooks_ran };
+        attendant.run(init, rdt.as_ref())
+    })?;
+    let disarmed = undo.disarm();
+    drop(undo);
+    let Some(((dir, record), pidfd)) = disarmed else {
+        return Err(Error::InitDied("it never came to be".into()));
+    };
+    Ok(Made { record, dir, spec, pidfd, master })
+}
+
+/// How many sockets the service manager passed (sd_listen_fds(3)).
+fn listen_fds() -> u32 {
+    let pid = std::env::var("LISTEN_PID").ok().and_then(|p| p.parse::<u32>().ok());
+    if pid.is_some_and(|pid| pid != std::process::id()) {
+        return 0;
+    }
+    std::env::var("LISTEN_FDS").ok().and_then(|n| n.parse().ok()).unwrap_or(0)
+}
+
+/// What the program is to inherit must be there before the runtime opens anything: a number that is free now would
+/// later be one of the runtime's own.
+pub(crate) fn check_preserved(count: u32) -> Result<(), Error> {
+    match (3..3 + count as i32).find(|fd| !sys::is_inheritable(*fd)) {
+        Some(fd) => Err(Error::Options(format!("descriptor {fd} is to be preserved, but it is not open"))),
+        None => Ok(()),
+    }
+}
+
+fn check_console(terminal: bool, options: &CreateOptions, mode: Mode) -> Result<(), Error> {
+    let relayed = matches!(mode, Mode::Run { terminal: true, .. });
+    match (terminal, &options.console_socket) {
+        (true, None) if !relayed => Err(Error::Options(
+            "process.terminal is set, so a console socket is needed unless it runs in the foreground".into(),
+        )),
+        (false, Some(_)) => Err(Error::Options("a console socket is given, but process.terminal is not set".into())),
+        _ => Ok(()),
+    }
+}
+
+/// Everything the child needs, made of the configuration.
+fn prepare(
+    spec: &Spec,
+    linux: &Linux,
+    namespaces: &Namespaces,
+    options: &CreateOptions,
+    mode: Mode,
+    listen_fds: u32,
+    record: &mut Record,
+) -> Result<Init, Error> {
+    let proc = Proc::open()?;
+    let seccomp = linux.seccomp.as_ref().map(strata_seccomp::compile).transpose();
+    let around = process::Surroundings {
+        memory_policy: linux.memory_policy.as_ref(),
+        personality: linux.personality.as_ref(),
+        keyring: (!options.no_new_keyring).then(|| format!("_ses.{}", record.id)),
+        preserve_fds: options.preserve_fds + listen_fds,
+        seccomp: seccomp.map_err(|e| Error::Seccomp(e.to_string()))?,
+    };
+    let process = spec.process.as_ref().map(|p| {
+        let mut p = p.clone();
+        if listen_fds > 0 {
+            p.env.push(format!("LISTEN_FDS={listen_fds}"));
+            p.env.push("LISTEN_PID=1".into());
+            p.env.extend(std::env::var("LISTEN_FDNAMES").ok().map(|names| format!("LISTEN_FDNAMES={names}")));
+        }
+        process::Plan::new(&p, around, &mut record.warnings)
+    });
+    let process = process.transpose()?;
+    if process.is_none() && matches!(mode, Mode::Run { .. }) {
+        return Err(Error::invalid("process", "there is none, so there is nothing to run"));
+    }
+    let own_mounts = namespaces.has(NamespaceKind::Mount);
+    let entrance = match (own_mounts, options.no_pivot) {
+        (false, _) => Entrance::Chroot,
+        (true, true) => Entrance::Move,
+        (true, false) => Entrance::Pivot,
+    };
+    // In a user namespace the child may not see, or not be allowed to map, what the runtime may.
+    let open_here = own_mounts && namespaces.has(NamespaceKind::User) && namespaces::privileged();
+    let root_tree = open_here.then(|| mounts::clone_tree(&record.rootfs, true)).transpose();
+    let root_tree = root_tree.on_path("bind the root file system", &record.rootfs)?;
+    let mut trees = Vec::new();
+    for (i, mount) in spec.mounts.iter().enumerate() {
+        trees.push(source_tree(&proc, mount, i, linux, namespaces, &record.bundle, open_here)?);
+    }
+    let console = match (&process, &options.console_socket) {
+        (Some(p), Some(path)) if p.process().terminal => Some(Destination::connect(path)?),
+        (Some(p), None) if p.process().terminal => Some(Destination::Runtime),
+        _ => None,
+    };
+    let devices = netdev::plan(&linux.net_devices)?;
+    Ok(Init {
+        spec: spec.clone(),
+        linux: linux.clone(),
+        namespaces: namespaces::Plan::new(namespaces, linux)?,
+        own_mounts,
+        user_namespace: namespaces.has(NamespaceKind::User),
+        cgroup_namespace: namespaces.has(NamespaceKind::Cgroup),
+        process,
+        proc,
+        rootfs: record.rootfs.clone(),
+        bundle: record.bundle.clone(),
+        root_tree,
+        trees,
+        entrance,
+        console,
+        attended: !hooks::of(spec, "prestart").is_empty()
+            || !hooks::of(spec, "createRuntime").is_empty()
+            || !devices.is_empty(),
+        devices,
+        state: state_of(record, Status::Creating, None),
+        cgroup: None,
+        join: None,
+        awaits_cgroup: options.systemd_cgroup,
+        listen: None,
+    })
+}
+
+/// Opens the source of a bind mount here, where that is needed: see `prepare`, and only here may ids be mapped.
+fn source_tree(
+    proc: &Proc,
+    mount: &Mount,
+    index: usize,
+    linux: &Linux,
+    namespaces: &Namespaces,
+    bundle: &Path,
+    open_here: bool,
+) -> Result<Option<OwnedFd>, Error> {
+    let options = mount_options::parse(mount).map_err(|m| Error::invalid(format!("mounts[{index}].options"), m))?;
+    if !options.bind || options.remount || (options.id_map == IdMap::No && !open_here) {
+        return Ok(None);
+    }
+    let source = bundle.join(mount.source.as_deref().unwrap_or(Path::new("")));
+    let tree = mounts::clone_tree(&source, options.recursive_bind).on_path("bind", &source)?;
+    if options.id_map != IdMap::No {
+        let joined = namespaces.joined().find(|(kind, _)| *kind == NamespaceKind::User).map(|(_, path)| path);
+        let namespace = if !mount.uid_mappings.is_empty() {
+            let mapped = Linux {
+                uid_mappings: mount.uid_mappings.clone(),
+                gid_mappings: mount.gid_mappings.clone(),
+                ..Linux::default()
+            };
+            namespaces::user_namespace(proc, &mapped)?
+        } else if let Some(path) = joined {
+            rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, FileMode::empty()).on_path("open", path)?
+        } else if namespaces.new_one(NamespaceKind::User) {
+            namespaces::user_namespace(proc, linux)?
+        } else {
+            let message = "idmap without uidMappings and gidMappings needs a user namespace";
+            return Err(Error::invalid(format!("mounts[{index}].options"), message));
+        };
+        mounts::set_id_map(tree.as_fd(), options.id_map == IdMap::Recursive, namespace.as_fd())
+            .on_path("map the ids (does its file system support idmapped mounts?) of", &source)?;
+    }
+    Ok(Some(tree))
+}
+
+fn cgroup_error(e: strata_cgroup::Error) -> Error {
+    Error::Cgroup(e.to_string())
+}
+
+/// Decides where the cgroup will be, for the record.
+fn plan_cgroup(linux: &Linux, id: &str, options: &CreateOptions, record: &mut Record) -> Result<(), Error> {
+    let plan = Layout::detect().and_then(|layout| {
+        let path = linux.cgroups_path.as_deref();
+        if options.systemd_cgroup { Cgroup::plan_systemd(&layout, path, id) } else { Cgroup::plan(&layout, path, id) }
+    });
+    match plan {
+        Ok(cgroup) => record.cgroup = Some(cgroup),
+        Err(e) if tolerated(linux, &e) => record.warnings.push(format!("no cgroup: {e}")),
+        Err(e) => return Err(cgroup_error(e)),
+    }
+    Ok(())
+}
+
+/// Makes the cgroup; with the systemd driver for the process that exists already.
+fn make_cgroup(linux: &Linux, record: &mut Record, process: Option<i32>) -> Result<(), Error> {
+    let mut resources = linux.resources.clone().unwrap_or_default();
+    if resources.devices.is_empty() {
+        resources.devices.push(DeviceRule { allow: false, ..DeviceRule::default() });
+    }
+    // Whatever the configuration says, what every container has is usable.
+    resources.devices.extend(strata_cgroup::DEFAULT_DEVICE_RULES.iter().cloned());
+    let Some(cgroup) = &record.cgroup else { return Ok(()) };
+    let made = match process {
+        Some(pid) => cgroup.make_systemd(&record.id, &resources, pid),
+        None => cgroup.make(&resources),
+    };
+    match made {
+        Ok(()) => Ok(()),
+        Err(e) if tolerated(linux, &e) => {
+            record.cgroup = None;
+            record.warnings.push(format!("no cgroup: {e}"));
+            Ok(())
+        }
+        Err(e) => {
+            // It is not this container's to remove.
+            record.cgroup = None;
+            Err(cgroup_error(e))
+        }
+    }
+}
+
+/// An unprivileged user often cannot make cgroups. That is no failure unless limits were asked for, as with runc.
+fn tolerated(linux: &Linux, _e: &strata_cgroup::Error) -> bool {
+    let unlimited = linux.resources.as_ref().is_none_or(|r| {
+        let devices_only = Resources { devices: Vec::new(), ..r.clone() };
+        devices_only == Resources::default()
+    });
+    !namespaces::privileged() && unlimited && linux.cgroups_path.is_none()
+}
+
+/// The specification's state of a record.
+pub(crate) fn state_of(record: &Record, status: Status, pid: Option<i32>) -> State {
+    State {
+        oci_version: record.oci_version.clone(),
+        id: record.id.clone(),
+        status,
+        pid,
+        bundle: record.bundle.clone(),
+        annotations: record.annotations.clone(),
+    }
+}
+
+/// Removes everything again unless disarmed.
+struct Undo<'a> {
+    made: Option<(Locked, Record)>,
+    pidfd: Option<OwnedFd>,
+    spec: &'a Spec,
+    hooks_ran: bool,
+}
+
+impl Undo<'_> {
+    fn attempt<T>(
+        &mut self,
+        action: impl FnOnce(&Locked, &mut Record, &mut Option<OwnedFd>, &mut bool) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        match &mut self.made {
+            Some((dir, record)) => action(dir, record, &mut self.pidfd, &mut self.hooks_ran),
+            None => Err(Error::InitDied("it never came to be".into())),
+        }
+    }
+
+    fn disarm(&mut self) -> Option<((Locked, Record), OwnedFd)> {
+        self.made.take().zip(self.pidfd.take())
+    }
+}
+
+impl Drop for Undo<'_> {
+    fn drop(&mut self) {
+        if let Some(pidfd) = &self.pidfd {
+            let _ = sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
+            let _ = console::exit_code(pidfd.as_fd());
+        }
+        let Some((dir, record)) = self.made.take() else { return };
+        if let Some(cgroup) = &record.cgroup {
+            if self.pidfd.is_some() {
+                let _ = cgroup.kill_all(libc::SIGKILL);
+            }
+            let _ = cgroup.remove();
+        }
+        rdt::remove(record.rdt_group.as_deref());
+        let _ = dir.remove();
+        if self.hooks_ran {
+            let state = state_of(&record, Status::Stopped, None);
+            hooks::run_all("poststop", hooks::of(self.spec, "poststop"), &state);
+        }
+    }
+}
+
+/// Forks the child and does for it what only the runtime can.
+struct Attendant<'a> {
+    spec: &'a Spec,
+    linux: &'a Linux,
+    dir: &'a Locked,
+    record: &'a mut Record,
+    options: &'a CreateOptions,
+    mode: Mode,
+    pidfd: &'a mut Option<OwnedFd>,
+    hooks_ran: &'a mut bool,
+}
+
+impl Attendant<'_> {
+    /// Returns the terminal to relay, once the program waits (`create`) or runs (`run`).
+    fn run(&mut self, mut init: Init, rdt: Option<&rdt::Plan>) -> Result<Option<OwnedFd>, Error> {
+        let creating = self.mode == Mode::Create;
+        if creating {
+            init.listen = Some(self.dir.listen()?);
+        }
+        init.cgroup = self.record.cgroup.clone();
+        let ready = self.record.cgroup.as_ref().filter(|_| !init.awaits_cgroup);
+        let mut join = ready.map(Cgroup::join_handles).transpose().map_err(cgroup_error)?;
+        if let Some(join) = &mut join {
+            // The clone puts the child there.
+            join.v2_procs = None;
+        }
+        let into = join.as_mut().and_then(|j| j.v2_dir.take());
+        init.join = join;
+        let (ours, theirs) = sync::pair().context(|| "make a socket pair".into())?;
+        let intermediate = init.namespaces.intermediate.is_some();
+        let flags = if intermediate { 0 } else { init.namespaces.clone as u64 };
+        let cloned = sys::clone3(flags, into.as_ref().map(|fd| fd.as_fd())).context(|| {
+            "fork into the new namespaces (a limit in /proc/sys/user may be reached, or this user may not make them)".into()
+        })?;
+        let (mut pid, mut pidfd) = match cloned {
+            sys::Cloned::Child => init::run(init, theirs, ours, self.dir.as_fd()),
+            sys::Cloned::Parent { pid, pidfd } => (pid, pidfd),
+        };
+        drop((theirs, into));
+        if !intermediate {
+            *self.pidfd = Some(pidfd.try_clone().context(|| "keep the pidfd".into())?);
+        }
+        inject::at("parent-cloned");
+        let proc = &init.proc;
+        if init.awaits_cgroup {
+            make_cgroup(self.linux, self.record, Some(pid))?;
+            self.send_cgroups(&ours)?;
+        }
+        if init.namespaces.user && !intermediate {
+            namespaces::write_mappings(proc, pid, self.linux)?;
+            answer(&ours, Tag::Mappings)?;
+        }
+        let mut go_early = !creating && !init.reports();
+        if !intermediate {
+            self.adopt(proc, pid, rdt)?;
+        }
+        if go_early {
+            self.commit(pid)?;
+            answer(&ours, Tag::Go)?;
+        }
+        let mut master = None;
+        loop {
+            let packet = sync::receive(&ours).context(|| "listen to the container's first process".into())?;
+            let Some(packet) = packet else {
+                // The end: the program was executed, and with that every descriptor closed; or the child died.
+                if go_early {
+                    return Ok(master);
+                }
+                return Err(Error::InitDied(fate(pidfd.as_fd())));
+            };
+            match packet.tag {
+                Tag::Mappings if packet.payload == b"t" => {
+                    let offsets = init.namespaces.offsets.as_deref().unwrap_or_default();
+                    proc.write(&format!("{pid}/timens_offsets"), offsets.as_bytes())
+                        .context(|| format!("set linux.timeOffsets to {:?}", offsets.trim()))?;
+                    answer(&ours, Tag::Mappings)?;
+                }
+                Tag::Mappings => {
+                    namespaces::write_mappings(proc, pid, self.linux)?;
+                    answer(&ours, Tag::Mappings)?;
+                }
+                Tag::Pid => {
+                    pid = i32::from_ne_bytes(packet.payload.try_into().unwrap_or_default());
+                    let intermediate = std::mem::replace(&mut pidfd, open_pidfd(pid)?);
+                    *self.pidfd = Some(pidfd.try_clone().context(|| "keep the pidfd".into())?);
+                    console::exit_code(intermediate.as_fd())?;
+                    self.adopt(proc, pid, rdt)?;
+                }
+                Tag::Hooks => {
+                    self.attend(pid, &init.devices)?;
+                    answer(&ours, Tag::Hooks)?;
+                }
+                Tag::Console => master = packet.fd,
+                Tag::SeccompFd => self.hand_over_listener(pid, packet.fd)?,
+                Tag::Warning => self.record.warnings.push(String::from_utf8_lossy(&packet.payload).into_owned()),
+                Tag::Ready => {
+                    inject::at("parent-ready");
+                    if let Some(process) = init.process.as_ref().filter(|_| init.user_namespace) {
+                        process.limits().apply_to(pid)?;
+                    }
+                    self.commit(pid)?;
+                    let heard = answer(&ours, Tag::Go)?;
+                    inject::at("parent-committed");
+                    if creating && heard {
+                        return Ok(None);
+                    }
+                    go_early = true;
+                }
+                Tag::Error => return Err(sync::decode_error(&packet.payload)),
+                Tag::Go | Tag::Cgroup => return Err(Error::InitDied("unexpected message".into())),
+            }
+        }
+    }
+
+    /// Gives the child what it joins its cgroup by; systemd has put it into some of the hierarchies only.
+    fn send_cgroups(&self, ours: &OwnedFd) -> Result<(), Error> {
+        let handles = self.record.cgroup.as_ref().map(Cgroup::join_handles).transpose().map_err(cgroup_error)?;
+        let files = handles
+            .iter()
+            .flat_map(|h| h.v1_tasks.iter().chain(h.v2_procs.as_ref().filter(|_| !h.v1_tasks.is_empty())));
+        for fd in files {
+            sync::send_with(ours, Tag::Cgroup, b"", Some(fd.as_fd()))
+                .context(|| "send a cgroup to the child".into())?;
+        }
+        answer(ours, Tag::Cgroup).map(drop)
+    }
+
+    /// What can be done as soon as the first process exists, while it is at work.
+    fn adopt(&mut self, proc: &Proc, pid: i32, rdt: Option<&rdt::Plan>) -> Result<(), Error> {
+        self.record.pid = pid;
+        self.record.start_time = procfs::process_stat(pid).map_or(0, |s| s.start_time);
+        if let Some(rdt) = rdt {
+            rdt.add(pid)?;
+        }
+        if let Some(score) = self.spec.process.as_ref().and_then(|p| p.oom_score_adj) {
+            match proc.write(&format!("{pid}/oom_score_adj"), score.to_string().as_bytes()) {
+                Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied && !namespaces::privileged() => {
+                    self.record.warnings.push(format!("process.oomScoreAdj {score} is ignored: {e}"));
+                }
+                other => other.context(|| {
+                    format!("set process.oomScoreAdj to {score} (less than the caller's needs CAP_SYS_RESOURCE)")
+                })?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything is made: the record says so, and the caller is told the process id.
+    fn commit(&mut self, pid: i32) -> Result<(), Error> {
+        self.record.phase = Phase::Made;
+        self.dir.write(self.record)?;
+        if let Some(path) = &self.options.pid_file {
+            record::write_pid_file(path, pid)?;
+        }
+        if let Some(path) = &self.options.pidfd_socket
+            && let Some(pidfd) = self.pidfd.as_ref()
+        {
+            send_pidfd(path, pidfd)?;
+        }
+        Ok(())
+    }
+
+    fn attend(&mut self, pid: i32, devices: &[netdev::Device]) -> Result<(), Error> {
+        // `state`, called by a hook, shows the container and its process.
+        self.dir.write(self.record)?;
+        if !devices.is_empty() {
+            let path = PathBuf::from(format!("/proc/{pid}/ns/net"));
+            let namespace = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, FileMode::empty());
+            netdev::move_all(devices, namespace.on_path("open", &path)?.as_fd())?;
+        }
+        *self.hooks_ran = true;
+        inject::at("parent-hooks");
+        let state = state_of(self.record, Status::Creating, Some(pid));
+        hooks::run("prestart", hooks::of(self.spec, "prestart"), &state)?;
+        hooks::run("createRuntime", hooks::of(self.spec, "createRuntime"), &state)
+    }
+
+    fn hand_over_listener(&self, pid: i32, fd: Option<OwnedFd>) -> Result<(), Error> {
+        let (Some(fd), Some(seccomp)) = (fd, &self.linux.seccomp) else { return Ok(()) };
+        let state = state_of(self.record, Status::Creating, Some(pid));
+        send_listener(seccomp, &fd, pid, state)
+    }
+}
+
+/// Tells the child to go on; false if it is gone. Its last words are then still to be received.
+pub(crate) fn answer(ours: &OwnedFd, tag: Tag) -> Result<bool, Error> {
+    match sync::send(ours, tag, b"") {
+        Ok(()) => Ok(true),
+        Err(e) if matches!(e.raw_os_error(), Some(libc::EPIPE | libc::ECONNRESET)) => Ok(false),
+        Err(e) => Err(Error::system("answer the container's first process", e)),
+    }
+}
+
+/// `ContainerProcessState` of the specification, with the listener's descriptor, to the configured socket.
+pub(crate) fn send_listener(
+    seccomp: &strata_spec::runtime::Seccomp,
+    listener: &OwnedFd,
+    pid: i32,
+    state: State,
+) -> Result<(), Error> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct ContainerProcessState<'a> {
+        oci_version: &'a str,
+        fds: [&'static str; 1],
+        pid: i32,
+        #[serde(skip_serializing_if = "str::is_empty")]
+        metadata: &'a str,
+        state: &'a State,
+    }
+    let Some(path) = &seccomp.listener_path else { return Ok(()) };
+    let message = ContainerProcessState {
+        oci_version: &state.oci_version,
+        fds: ["seccompFd"],
+        pid,
+        metadata: seccomp.listener_metadata.as_deref().unwrap_or_default(),
+        state: &state,
+    };
+    let text = serde_json::to_vec(&message).map_err(|e| Error::Seccomp(e.to_string()))?;
+    let socket =
+        std::os::unix::net::UnixStream::connect(path).on_path("connect to linux.seccomp.listenerPath", path)?;
+    sync::send_fd(&socket, &[std::io::IoSlice::new(&text)], Some(listener.as_fd()))
+        .on_path("send the listener to linux.seccomp.listenerPath", path)
+}
+
+/// Sends a pidfd to a listening Unix socket.
+pub(crate) fn send_pidfd(path: &Path, pidfd: &OwnedFd) -> Result<(), Error> {
+    let socket = std::os::unix::net::UnixStream::connect(path).on_path("connect to the pidfd socket", path)?;
+    sync::send_fd(&socket, &[std::io::IoSlice::new(b"pidfd")], Some(pidfd.as_fd())).on_path("send the pidfd to", path)
+}
+
+/// A pidfd of a child that has not been reaped, so the id is certain.
+pub(crate) fn open_pidfd(pid: i32) -> Result<OwnedFd, Error> {
+    let id = rustix::process::Pid::from_raw(pid).ok_or_else(|| Error::InitDied("no process id came".into()))?;
+    rustix::process::pidfd_open(id, rustix::process::PidfdFlags::empty()).context(|| format!("open a pidfd of {pid}"))
+}
+
+/// What became of a child that ended early.
+pub(crate) fn fate(pidfd: std::os::fd::BorrowedFd<'_>) -> String {
+    match console::exit_code(pidfd) {
+        Ok(code) if code > 128 => format!("signal {}; out of memory?", code - 128),
+        Ok(code) => format!("exit code {code}"),
+        Err(e) => e.to_string(),
+    }
+}

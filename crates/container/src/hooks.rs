@@ -1,0 +1,131 @@
+//! Programs that the configuration has run at fixed points of a container's life (OCI runtime-spec, `config.md`,
+//! "POSIX-platform Hooks"). Each gets the container's state as JSON on its standard input.
+
+use std::io::{Read, Seek, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use strata_spec::runtime::{Hook, Spec};
+use strata_spec::state::State;
+
+use crate::error::Error;
+
+/// Every kind of hook and its programs.
+pub(crate) fn all(spec: &Spec) -> impl Iterator<Item = (&'static str, &[Hook])> {
+    spec.hooks.iter().flat_map(|h| {
+        [
+            ("prestart", h.prestart.as_slice()),
+            ("createRuntime", &h.create_runtime),
+            ("createContainer", &h.create_container),
+            ("startContainer", &h.start_container),
+            ("poststart", &h.poststart),
+            ("poststop", &h.poststop),
+        ]
+    })
+}
+
+/// The programs of one kind of hook.
+pub(crate) fn of<'a>(spec: &'a Spec, kind: &str) -> &'a [Hook] {
+    all(spec).find(|(k, _)| *k == kind).map(|(_, hooks)| hooks).unwrap_or_default()
+}
+
+/// Runs hooks in order until one fails.
+pub(crate) fn run(kind: &'static str, hooks: &[Hook], state: &State) -> Result<(), Error> {
+    hooks.iter().try_for_each(|hook| run_one(kind, hook, state))
+}
+
+/// Runs every hook; failures are returned as warnings, as the specification has it after start and after stop.
+pub(crate) fn run_all(kind: &'static str, hooks: &[Hook], state: &State) -> Vec<String> {
+    hooks.iter().filter_map(|hook| run_one(kind, hook, state).err()).map(|e| e.to_string()).collect()
+}
+
+fn run_one(kind: &'static str, hook: &Hook, state: &State) -> Result<(), Error> {
+    let failed = |message: String| Error::Hook { kind, path: hook.path.clone(), message };
+    let cannot = |e: std::io::Error| failed(e.to_string());
+    let json = serde_json::to_vec(state).map_err(|e| failed(e.to_string()))?;
+    // Output goes to memory, so that a hook that says more than a pipe holds does not wait for a reader.
+    let mut output = rustix::fs::memfd_create("hook", rustix::fs::MemfdFlags::CLOEXEC)
+        .map(std::fs::File::from)
+        .map_err(|e| cannot(e.into()))?;
+    let mut command = Command::new(&hook.path);
+    if let Some((name, rest)) = hook.args.split_first() {
+        command.arg0(name).args(rest);
+    }
+    command.env_clear().envs(hook.env.iter().filter_map(|e| e.split_once('=')));
+    command.stdin(Stdio::piped());
+    command.stdout(output.try_clone().map_err(cannot)?).stderr(output.try_clone().map_err(cannot)?);
+    let mut child = command.spawn().map_err(cannot)?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A hook need not read its state.
+        let _ = stdin.write_all(&json);
+    }
+    if let Some(seconds) = hook.timeout {
+        let limit = Timespec { tv_sec: seconds, tv_nsec: 0 };
+        let pid = rustix::process::Pid::from_child(&child);
+        let pidfd =
+            rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).map_err(|e| cannot(e.into()))?;
+        let ended =
+            rustix::io::retry_on_intr(|| rustix::event::poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&limit)));
+        if ended.map_err(|e| cannot(e.into()))? == 0 {
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(failed(format!("it did not end within its timeout of {seconds} s")));
+        }
+    }
+    let status = child.wait().map_err(cannot)?;
+    if status.success() {
+        return Ok(());
+    }
+    let mut said = Vec::new();
+    let _ = output.rewind();
+    let _ = Read::by_ref(&mut output).take(1024).read_to_end(&mut said);
+    let said = String::from_utf8_lossy(&said);
+    Err(failed(format!("{status}{}{}", if said.is_empty() { "" } else { ": " }, said.trim_end())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use strata_spec::state::Status;
+
+    fn state() -> State {
+        State {
+            oci_version: "1.2.0".into(),
+            id: "x".into(),
+            status: Status::Creating,
+            pid: Some(7),
+            bundle: "/b".into(),
+            annotations: Default::default(),
+        }
+    }
+
+    fn hook(script: &str, timeout: Option<i64>) -> Hook {
+        Hook {
+            path: "/bin/sh".into(),
+            args: vec!["sh".into(), "-c".into(), script.into()],
+            env: vec!["A=1".into(), "PATH=/bin:/usr/bin".into()],
+            timeout,
+        }
+    }
+
+    #[test]
+    fn the_state_is_the_standard_input_and_the_environment_is_the_hooks_own() {
+        let script =
+            r#"read -r line; case "$line" in *'"pid":7'*) test "$A" = 1 && test -z "$HOME";; *) exit 3;; esac"#;
+        run("prestart", &[hook(script, Some(5))], &state()).unwrap();
+    }
+
+    #[test]
+    fn a_failure_says_what_the_hook_said() {
+        let error = run("poststop", &[hook("echo no good >&2; exit 4", None)], &state()).unwrap_err().to_string();
+        assert!(error.contains("poststop hook /bin/sh") && error.contains("no good") && error.contains('4'), "{error}");
+    }
+
+    #[test]
+    fn a_hook_out_of_time_is_ended() {
+        let started = std::time::Instant::now();
+        let error = run("prestart", &[hook("exec sleep 30", Some(1))], &state()).unwrap_err().to_string();
+        assert!(error.contains("timeout") && started.elapsed().as_secs() < 20, "{error}");
+    }
+}

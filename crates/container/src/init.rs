@@ -1,0 +1,285 @@
+//! The container's side of making a container: the child, from the fork to the program. It is a copy of the
+//! single-threaded runtime, so everything prepared there is at hand here. It dies with the runtime until it is told that
+//! the record is written.
+
+use std::convert::Infallible;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use rustix::event::{PollFd, PollFlags};
+use rustix::net::SocketFlags;
+use rustix::process::Signal;
+use strata_cgroup::{Cgroup, JoinHandles};
+use strata_spec::runtime::{Linux, Spec};
+use strata_spec::state::{State, Status};
+
+use crate::config;
+use crate::console::{self, Destination};
+use crate::error::{Context, Error};
+use crate::mounts::Surroundings;
+use crate::procfs::Proc;
+use crate::rootfs::{Entrance, Rootfs};
+use crate::sync::{self, Tag};
+use crate::{hooks, inject, namespaces, netdev, process, sys};
+
+/// What the child is to do.
+pub(crate) struct Init {
+    pub spec: Spec,
+    pub linux: Linux,
+    pub namespaces: namespaces::Plan,
+    pub own_mounts: bool,
+    pub user_namespace: bool,
+    pub cgroup_namespace: bool,
+    pub process: Option<process::Plan>,
+    pub proc: Proc,
+    pub rootfs: PathBuf,
+    pub bundle: PathBuf,
+    pub root_tree: Option<OwnedFd>,
+    pub trees: Vec<Option<OwnedFd>>,
+    pub entrance: Entrance,
+    pub console: Option<Destination>,
+    /// The runtime has something to do before the root is entered.
+    pub attended: bool,
+    pub devices: Vec<netdev::Device>,
+    pub state: State,
+    pub cgroup: Option<Cgroup>,
+    pub join: Option<JoinHandles>,
+    /// The cgroup is made, by systemd, after this process.
+    pub awaits_cgroup: bool,
+    /// `create`: where `start` will be heard. `run`: none.
+    pub listen: Option<OwnedFd>,
+}
+
+/// The child's whole life. `others` and `lock` are the runtime's.
+pub(crate) fn run(init: Init, sync: OwnedFd, others: OwnedFd, lock: BorrowedFd<'_>) -> ! {
+    inject::at("child-cloned");
+    drop(others);
+    sys::close_inherited(lock);
+    // A panic must not unwind into the runtime's own frames, of which this process has a copy.
+    let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| live(init, &sync)));
+    if let Ok(Err(error)) = ended {
+        sync::send_error(&sync, &error);
+    }
+    sys::exit_now(1)
+}
+
+fn live(mut init: Init, sync: &OwnedFd) -> Result<Infallible, Error> {
+    die_with_runtime(sync)?;
+    // The process is single-threaded and moves only itself, which spares the whole host a pause.
+    if let Some(join) = init.join.take() {
+        join.join_current().context(|| "join the cgroup".into())?;
+    }
+    if init.awaits_cgroup {
+        join_sent_cgroups(sync)?;
+    }
+    inject::at("child-joined");
+    init.enter_namespaces(sync)?;
+    init.build(sync)
+}
+
+/// systemd wants a living process to make a cgroup for, so the process exists before its cgroup does.
+fn join_sent_cgroups(sync: &OwnedFd) -> Result<(), Error> {
+    while let Some(tasks) = sync::expect(sync, Tag::Cgroup)?.fd {
+        rustix::io::write(&tasks, b"0").context(|| "join the cgroup".into())?;
+    }
+    Ok(())
+}
+
+/// From here on this process is killed if the runtime dies. Changes of credentials undo this.
+fn die_with_runtime(sync: &OwnedFd) -> Result<(), Error> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).context(|| "tie to the runtime".into())?;
+    // It may have died before.
+    let mut fds = [PollFd::new(sync, PollFlags::IN)];
+    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    match rustix::event::poll(&mut fds, Some(&now)) {
+        Ok(_) if fds[0].revents().contains(PollFlags::HUP) => sys::exit_now(1),
+        _ => Ok(()),
+    }
+}
+
+impl Init {
+    fn enter_namespaces(&mut self, sync: &OwnedFd) -> Result<(), Error> {
+        match self.namespaces.intermediate {
+            None => {
+                if self.namespaces.user {
+                    sync::expect(sync, Tag::Mappings)?;
+                    namespaces::become_root();
+                }
+                process::undumpable()?;
+                self.namespaces.join()?;
+            }
+            Some(early) => {
+                self.namespaces.join()?;
+                if early & libc::CLONE_NEWUSER != 0 {
+                    sys::unshare(libc::CLONE_NEWUSER).context(|| "make the user namespace".into())?;
+                    sync::send(sync, Tag::Mappings, b"u").context(|| "ask for mappings".into())?;
+                    sync::expect(sync, Tag::Mappings)?;
+                    namespaces::become_root();
+                }
+                if early & libc::CLONE_NEWTIME != 0 {
+                    sys::unshare(libc::CLONE_NEWTIME).context(|| "make the time namespace".into())?;
+                    if self.namespaces.offsets.is_some() {
+                        sync::send(sync, Tag::Mappings, b"t").context(|| "ask for clock offsets".into())?;
+                        sync::expect(sync, Tag::Mappings)?;
+                    }
+                }
+                let flags = self.namespaces.clone as u64 | libc::CLONE_PARENT as u64;
+                match sys::clone3(flags, None).context(|| "fork into the namespaces".into())? {
+                    sys::Cloned::Parent { pid, .. } => {
+                        let _ = sync::send(sync, Tag::Pid, &pid.to_ne_bytes());
+                        sys::exit_now(0);
+                    }
+                    sys::Cloned::Child => process::undumpable()?,
+                }
+            }
+        }
+        die_with_runtime(sync)?;
+        if self.namespaces.cgroup {
+            sys::unshare(libc::CLONE_NEWCGROUP).context(|| "make the cgroup namespace".into())?;
+        }
+        self.namespaces.join.clear();
+        Ok(())
+    }
+
+    fn build(mut self, sync: &OwnedFd) -> Result<Infallible, Error> {
+        // Also leaves the caller's terminal.
+        let _ = rustix::process::setsid();
+        rustix::process::umask(rustix::fs::Mode::empty());
+        if let Some(name) = self.spec.hostname.as_deref().filter(|n| !n.is_empty()) {
+            rustix::system::sethostname(name.as_bytes()).context(|| format!("set the host name {name:?}"))?;
+        }
+        if let Some(name) = self.spec.domainname.as_deref().filter(|n| !n.is_empty()) {
+            rustix::system::setdomainname(name.as_bytes()).context(|| format!("set the domain name {name:?}"))?;
+        }
+        let labels = self.process.as_ref().map(|p| p.open_labels(&self.proc)).transpose()?.unwrap_or_default();
+
+        let rootfs = Rootfs::open(&self.rootfs, &self.linux, self.own_mounts, self.root_tree.take())?;
+        inject::at("child-rootfs");
+        let trees = std::mem::take(&mut self.trees);
+        let around = Surroundings {
+            root: &rootfs.root,
+            bundle: &self.bundle,
+            label: self.linux.mount_label.as_deref(),
+            user_namespace: self.user_namespace,
+            cgroup: self.cgroup.as_ref(),
+            cgroup_namespace: self.cgroup_namespace,
+        };
+        let late = Rootfs::fill(&around, &self.spec, &self.linux, trees)?;
+        let terminal = match (&self.console, &self.process) {
+            (Some(destination), Some(process)) => {
+                let slave = console::open(&rootfs.root, process.process().console_size, destination, sync.as_fd())?;
+                if self.own_mounts {
+                    console::bind(&rootfs.root, slave.as_fd())?;
+                }
+                Some(slave)
+            }
+            _ => None,
+        };
+        self.console = None;
+        inject::at("child-mounted");
+        if self.attended {
+            sync::send(sync, Tag::Hooks, b"").context(|| "ask for the hooks".into())?;
+            sync::expect(sync, Tag::Hooks)?;
+            netdev::configure_all(&self.devices)?;
+        }
+        // Hooks in the container's namespaces see the container's ids.
+        let state = |status| State { status, pid: Some(rustix::process::getpid().as_raw_pid()), ..self.state.clone() };
+        hooks::run("createContainer", hooks::of(&self.spec, "createContainer"), &state(Status::Creating))?;
+
+        for (key, value) in &self.linux.sysctl {
+            let path = format!("sys/{}", config::sysctl_path(key));
+            self.proc.write(&path, value.as_bytes()).context(|| format!("set linux.sysctl {key} to {value:?}"))?;
+        }
+        rootfs.restrict(&self.spec, &self.linux, late)?;
+        rootfs.enter(self.entrance, &self.linux)?;
+        inject::at("child-pivoted");
+        if let Some(slave) = terminal {
+            console::adopt(&slave)?;
+        }
+        let Some(process) = &self.process else {
+            return self.wait_without_program(sync);
+        };
+        if !self.user_namespace {
+            process.limits().apply_to(0)?;
+        }
+        if let Some(listener) = process.with_privileges(&labels)? {
+            sync::send_with(sync, Tag::SeccompFd, b"", Some(listener.as_fd()))
+                .context(|| "hand over the listener".into())?;
+        }
+        drop(labels);
+        if let Some(warning) = process.become_user()? {
+            let _ = sync::send(sync, Tag::Warning, warning.as_bytes());
+        }
+        die_with_runtime(sync)?;
+        let env = process.environment();
+        let program = process.find_program(&env)?;
+        inject::at("child-ready");
+
+        let starter = self.await_start(sync)?;
+        let channel = starter.as_ref().unwrap_or(sync);
+        inject::at("child-starting");
+        let run = hooks::run("startContainer", hooks::of(&self.spec, "startContainer"), &state(Status::Created));
+        let error = match run {
+            Err(e) => e,
+            Ok(()) => process.execute(&program, &env, |listener| {
+                sync::send_with(channel, Tag::SeccompFd, b"", Some(listener.as_fd()))
+                    .context(|| "hand over the listener".into())
+            }),
+        };
+        sync::send_error(channel, &error);
+        sys::exit_now(1)
+    }
+
+    /// Whether the runtime has anything to do once everything is made here. In a user namespace it is the one that may
+    /// raise limits.
+    pub(crate) fn reports(&self) -> bool {
+        let limits = self.user_namespace && self.process.as_ref().is_some_and(|p| !p.limits().is_empty());
+        self.listen.is_some() || self.attended || self.namespaces.intermediate.is_some() || limits
+    }
+
+    /// Waits until the program may run. Returns the connection of `start`, if that is who said so.
+    fn await_start(&self, sync: &OwnedFd) -> Result<Option<OwnedFd>, Error> {
+        let Some(listen) = &self.listen else {
+            // `run` says go before it is asked, where it has nothing more to do.
+            if self.reports() {
+                sync::send(sync, Tag::Ready, b"").context(|| "report to the runtime".into())?;
+            }
+            sync::expect(sync, Tag::Go)?;
+            rustix::process::set_parent_process_death_signal(None).context(|| "untie from the runtime".into())?;
+            return Ok(None);
+        };
+        self.await_commit(sync)?;
+        inject::at("child-waiting");
+        loop {
+            let starter = rustix::io::retry_on_intr(|| rustix::net::accept_with(listen, SocketFlags::CLOEXEC))
+                .context(|| "wait for start".into())?;
+            // Whoever only looks whether somebody waits hangs up again.
+            if matches!(sync::receive(&starter), Ok(Some(packet)) if packet.tag == Tag::Go) {
+                return Ok(Some(starter));
+            }
+        }
+    }
+
+    /// The runtime may end as soon as it has said go, so that it must be said good-bye to before; if it dies without
+    /// having said so, the stream ends.
+    fn await_commit(&self, sync: &OwnedFd) -> Result<(), Error> {
+        rustix::process::set_parent_process_death_signal(None).context(|| "untie from the runtime".into())?;
+        sync::send(sync, Tag::Ready, b"").context(|| "report to the runtime".into())?;
+        sync::expect(sync, Tag::Go).map(drop)
+    }
+
+    /// A container without a program can be created and deleted, not started.
+    fn wait_without_program(&self, sync: &OwnedFd) -> Result<Infallible, Error> {
+        self.await_commit(sync)?;
+        let Some(listen) = &self.listen else {
+            return Err(Error::invalid("process", "there is none, so there is nothing to run"));
+        };
+        loop {
+            let Ok(starter) = rustix::net::accept_with(listen, SocketFlags::CLOEXEC) else { continue };
+            if matches!(sync::receive(&starter), Ok(Some(packet)) if packet.tag == Tag::Go) {
+                let error = Error::invalid("process", "there is none, so the container cannot be started");
+                sync::send_error(&starter, &error);
+            }
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Progress of long work: bars on a terminal, plain lines of tools on a pipe.
+
+use std::collections::HashMap;
+use std::io::IsTerminal;
+use std::sync::Mutex;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use strata_image::{Progress, Stage};
+
+/// One bar for each thing under way.
+pub struct Bars {
+    all: MultiProgress,
+    bars: Mutex<HashMap<(u8, String), ProgressBar>>,
+    terminal: bool,
+}
+
+impl Bars {
+    /// No bars yet.
+    pub fn new() -> Bars {
+        let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
+        Bars { all, bars: Mutex::default(), terminal: std::io::stderr().is_terminal() }
+    }
+
+    /// Takes the bars off the screen.
+    pub fn clear(&self) {
+        // With nothing left to show, an error is of no consequence.
+        let _ = self.all.clear();
+    }
+}
+
+impl Progress for Bars {
+    fn update(&self, stage: Stage, item: &str, done: u64, total: Option<u64>) {
+        if !self.terminal {
+            return;
+        }
+        let (key, verb) = match stage {
+            Stage::Copy => (0, "copying"),
+            Stage::Unpack => (1, "unpacking"),
+            Stage::Export => (2, "writing"),
+            Stage::Build => (3, "building"),
+        };
+        let Ok(mut bars) = self.bars.lock() else { return };
+        let bar = bars.entry((key, item.to_string())).or_insert_with(|| {
+            let template = if total.is_some() {
+                "{msg:32} {bar:30} {binary_bytes:>11} / {binary_total_bytes}  {binary_bytes_per_sec}"
+            } else {
+                "{msg:32} {spinner} {binary_bytes:>11}  {binary_bytes_per_sec}"
+            };
+            let bar = self.all.add(ProgressBar::new(total.unwrap_or(0)));
+            if let Ok(style) = ProgressStyle::with_template(template) {
+                bar.set_style(style);
+            }
+            bar.set_message(format!(
+                "{verb} {}",
+                item.trim_start_matches("sha256:").chars().take(20).collect::<String>()
+            ));
+            bar
+        });
+        bar.set_position(done);
+        if total == Some(done) {
+            bar.finish();
+        }
+    }
+
+    fn message(&self, line: &str) {
+        if self.terminal {
+            // Above the bars, so that neither tears the other.
+            let _ = self.all.println(line);
+        } else {
+            eprintln!("{line}");
+        }
+    }
+}
