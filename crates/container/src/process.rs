@@ -220,7 +220,6 @@ pub(crate) struct Plan {
     keyring: Option<CString>,
     preserve_fds: u32,
     affinity: Option<Vec<u64>>,
-    setgroups_denied: bool,
 }
 
 /// What of the surroundings a [`Plan`] depends on.
@@ -233,8 +232,6 @@ pub(crate) struct Surroundings<'a> {
     /// Descriptors from 3 on that the program inherits.
     pub preserve_fds: u32,
     pub seccomp: Option<Program>,
-    /// The user namespace denies `setgroups(2)`.
-    pub setgroups_denied: bool,
 }
 
 impl Plan {
@@ -263,7 +260,6 @@ impl Plan {
             keyring: around.keyring.and_then(|name| CString::new(name).ok()),
             preserve_fds: around.preserve_fds,
             affinity: affinity.map(bit_list).transpose().map_err(invalid("process.execCPUAffinity.final"))?,
-            setgroups_denied: around.setgroups_denied,
             process: process.clone(),
         })
     }
@@ -331,12 +327,10 @@ impl Plan {
         sys::prctl(libc::PR_SET_KEEPCAPS, 1, 0).context(|| "keep capabilities".into())?;
         self.fix_streams()?;
         let groups: Vec<Gid> = user.additional_gids.iter().map(|g| Gid::from_raw(*g)).collect();
-        if !self.setgroups_denied {
-            rustix::thread::set_thread_groups(&groups)
-                .context(|| format!("set the groups {:?}", user.additional_gids))?;
-        } else if !groups.is_empty() {
-            let message = "the user namespace denies setgroups, so there can be no additional groups";
-            return Err(Error::invalid("process.user.additionalGids", message));
+        match rustix::thread::set_thread_groups(&groups) {
+            // The user namespace, made by an unprivileged user, denies it, so there is nothing to lose either.
+            Err(rustix::io::Errno::PERM) if groups.is_empty() => {}
+            other => other.context(|| format!("set the groups {:?}", user.additional_gids))?,
         }
         let (gid, uid) = (Gid::from_raw(user.gid), Uid::from_raw(user.uid));
         rustix::thread::set_thread_res_gid(gid, gid, gid)

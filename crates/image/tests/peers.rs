@@ -72,8 +72,8 @@ fn layers_unpack_as_umoci_unpacks_them() {
     let root = bundle.join("rootfs");
     fs::remove_dir_all(root.join("lower")).unwrap();
     fs::write(root.join("lower"), "now a file").unwrap();
-    fs::remove_file(root.join("etc/group")).unwrap();
-    fs::create_dir_all(root.join("etc/group/below")).unwrap();
+    fs::remove_file(root.join("tmp/owned")).unwrap();
+    fs::create_dir_all(root.join("tmp/owned/below")).unwrap();
     fs::set_permissions(root.join("bin/tool"), fs::Permissions::from_mode(0o4711)).unwrap();
     run(Command::new("umoci").args(["repack", "--image", &format!("{}:u", layout.display())]).arg(&bundle));
     let second = dir.path().join("second");

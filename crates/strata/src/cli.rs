@@ -50,8 +50,17 @@ pub struct Global {
     /// Put containers into systemd scopes; cgroupsPath is then SLICE:PREFIX:NAME
     #[arg(long, global = true)]
     pub systemd_cgroup: bool,
-    /// Whether to go on without cgroups where they cannot be had
-    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", hide = true)]
+    /// Whether the caller is an unprivileged user; found out by itself, but for `spec --rootless`
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHEN",
+        default_value = "auto",
+        default_missing_value = "true",
+        num_args = 0..=1,
+        require_equals = true,
+        hide = true
+    )]
     pub rootless: String,
     /// Accepted for callers that pass it
     #[arg(long, global = true, value_name = "PATH", hide = true)]

@@ -155,8 +155,9 @@ fn while_exchanging(directory: &Path, names: [&str; 2], body: impl FnOnce()) {
             while !over.load(Ordering::Relaxed) {
                 rustix::fs::renameat_with(CWD, &a, CWD, &b, RenameFlags::EXCHANGE).expect("the names can be exchanged");
                 exchanged += 1;
-                if exchanged % 8 == 0 {
-                    std::thread::sleep(Duration::from_micros(200)); // leaves some processor to the runtime
+                // Leaves some processor to the runtime; an odd number, so that it pauses in both states.
+                if exchanged % 7 == 0 {
+                    std::thread::sleep(Duration::from_micros(200));
                 }
             }
         });
@@ -204,7 +205,8 @@ fn cve_2019_5736_the_runtime_cannot_be_rewritten_from_inside() {
         fs::copy(bundle.join("rootfs/script"), second.join("rootfs/script")).expect("it can be copied");
         second.args(&["/script"]).save();
         runtime(&["run", "--bundle", second.path(), &rt.id()]);
-        if round >= 5 && report(&bundle).contains("SEEN") || rounds.elapsed() > common::LIMIT / 2 {
+        let seen = report(&bundle);
+        if seen.contains("ESCAPED") || round >= 5 && seen.contains("SEEN") || rounds.elapsed() > common::LIMIT / 2 {
             break;
         }
     }
@@ -402,7 +404,7 @@ fn cve_2025_52565_the_console_is_mounted_on_no_link() {
     require!("escapes::cve_2025_52565_the_console_is_mounted_on_no_link");
     let rt = Runtime::new();
     let victims = ["/proc/sys/kernel/hostname", "/etc/passwd", "/proc/sysrq-trigger"];
-    let mut sockets = 0;
+    let (mut sockets, mut started) = (0, 0);
     let mut mounts_after = |bundle: &mut Bundle| {
         sockets += 1;
         let socket = FdSocket::new(&rt.scratch, &format!("console{sockets}"));
@@ -412,6 +414,7 @@ fn cve_2025_52565_the_console_is_mounted_on_no_link() {
         let out = rt.run(["run", "--detach", "--bundle", bundle.path(), "--console-socket", path, &id]);
         let mounts = if out.code == 0 { read(format!("/proc/{}/mountinfo", rt.pid(&id))) } else { String::new() };
         if out.code == 0 {
+            started += 1;
             rt.remove(&id);
         }
         mounts
@@ -444,6 +447,7 @@ fn cve_2025_52565_the_console_is_mounted_on_no_link() {
             assert!(!mounts.lines().any(|l| l.split(' ').nth(4) == Some("/etc/passwd")), "{mounts}");
         }
     });
+    assert!(started > 0 || !is_strata(), "some containers start, or nothing was attacked");
     rt.nothing_left();
 }
 
@@ -465,12 +469,13 @@ fn cve_2025_52881_writes_to_proc_go_to_proc() {
     let script = "stat -f -c %T /proc; cat /proc/sys/net/ipv4/ip_forward /proc/self/oom_score_adj";
     let host = read("/proc/sys/net/ipv4/ip_forward");
     let mut started = 0;
-    // `/proc` of the root, changing between a directory and a link to the decoys while containers start.
+    rt.sh(&mut bundle, script).ok().out_is("proc\n1\n500");
+    // `/proc` of the root, changing between a directory and a link to the decoys while containers start. (What the
+    // program then finds there is up to whoever may change its root; the runtime's own writes are not.)
     while_exchanging(&bundle.rootfs(), ["proc", "link"], || {
         for _ in 0..25 {
             let out = rt.sh(&mut bundle, script);
             started += u32::from(out.code == 0);
-            assert!(out.code != 0 || out.text() == "proc\n1\n500", "{out:#?}");
         }
     });
     assert!(started > 0 || !is_strata(), "some containers start, or nothing was attacked");

@@ -57,9 +57,20 @@ const READONLY_PATHS: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/s
 ///
 /// `image` is what the image says (the default for a plain directory), `user` the ids that the user's name has there.
 pub fn build(id: &str, workload: &Workload, root: &Path, image: &RunConfig, user: User) -> Result<Spec, Error> {
+    build_for(id, workload, root, image, user, !rustix::process::geteuid().is_root())
+}
+
+/// The same for a user without privileges, or for root.
+pub fn build_for(
+    id: &str,
+    workload: &Workload,
+    root: &Path,
+    image: &RunConfig,
+    user: User,
+    rootless: bool,
+) -> Result<Spec, Error> {
     let bounding = capabilities(workload)?;
     let seccomp = seccomp(workload, &bounding)?;
-    let rootless = !rustix::process::geteuid().is_root();
     let mut linux = Linux {
         namespaces: namespaces(workload, rootless),
         resources: Some(workload.resources.clone()),

@@ -7,8 +7,11 @@ use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::mount::{MountPropagationFlags, mount_change};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use strata_container::{CreateOptions, Error as ContainerError, RunOptions, Runtime};
@@ -64,6 +67,9 @@ pub struct SweepReport {
     /// Bytes of unreferenced image data.
     pub image_bytes: u64,
 }
+
+/// How long a supervisor may take to notice that its container is gone.
+const SUPERVISOR_LIMIT: Duration = Duration::from_secs(5);
 
 /// What the background supervisor tells the command that started it.
 #[derive(Debug, Serialize, Deserialize)]
@@ -123,7 +129,7 @@ impl Supervisor {
             Ok((exit_code, warnings)) => Ok(Outcome { id, exit_code, warnings }),
             Err(error) => {
                 // Nothing ran: an instance that never started is not kept.
-                let _ = remove_directory(&files.directory);
+                let _ = self.remove_files(&id, &files);
                 Err(error)
             }
         }
@@ -193,7 +199,11 @@ impl Supervisor {
         }
         match serde_json::from_str(&line) {
             Ok(Report::Started) => Ok((0, Vec::new())),
-            Ok(Report::Failed { message, code }) => Err(Error::Background { message, code }),
+            Ok(Report::Failed { message, code }) => {
+                // What it mounted ends with it, and then its files can be removed.
+                let _ = child.wait();
+                Err(Error::Background { message, code })
+            }
             Err(_) => {
                 let _ = child.wait();
                 let message = format!("the supervisor of {} ended without a word", files.directory.display());
@@ -351,7 +361,13 @@ impl Supervisor {
             Err(ContainerError::NotFound(_)) => return Err(Error::NotFound(id.to_string())),
             Err(error) => return Err(error.into()),
         }
-        if instance { self.remove_files(id, &files) } else { Ok(()) }
+        if !instance {
+            return Ok(());
+        }
+        if let Ok(record) = files.read_record() {
+            await_supervisor(&record)?;
+        }
+        self.remove_files(id, &files)
     }
 
     fn remove_files(&self, id: &str, files: &Files) -> Result<(), Error> {
@@ -388,6 +404,26 @@ impl Supervisor {
         report.image_bytes = Store::open(&self.store_root)?.gc(false)?.bytes_freed;
         Ok(report)
     }
+}
+
+/// Waits until the supervisor, whose container is gone, has written its last and ended. One that does not is killed.
+fn await_supervisor(record: &Record) -> Result<(), Error> {
+    let (pid, start) = record.supervisor;
+    let Some(process) = Pid::from_raw(pid).filter(|_| process_start(pid) == Some(start)) else { return Ok(()) };
+    // Between the look and the opening it may end and its id be used again; then there is nothing to wait for.
+    let Ok(pidfd) = pidfd_open(process, PidfdFlags::empty()) else { return Ok(()) };
+    if process_start(pid) != Some(start) {
+        return Ok(());
+    }
+    for limit in [SUPERVISOR_LIMIT, Duration::from_secs(1)] {
+        let limit = Timespec::try_from(limit).ok();
+        let ended = rustix::io::retry_on_intr(|| poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], limit.as_ref()));
+        if ended.map_err(|error| Error::Host { what: "wait for the supervisor", source: error.into() })? > 0 {
+            return Ok(());
+        }
+        let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+    }
+    Ok(())
 }
 
 /// An image by its name; the embedded one is put into the store when it is first asked for.

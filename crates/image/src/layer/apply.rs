@@ -335,11 +335,11 @@ impl Applier {
                 if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
                     return self.link_target(&dir.fd, name).map(Step::Link);
                 }
-                if !self.is_whiteout(&dir.fd, bytes_path(name), &stat) {
-                    return Err(self.bad(format!("`{}` on its path is no directory", name.escape_ascii())));
-                }
                 if !create {
                     return Ok(Step::Missing);
+                }
+                if !self.is_whiteout(&dir.fd, bytes_path(name), &stat) {
+                    return Err(self.bad(format!("`{}` on its path is no directory", name.escape_ascii())));
                 }
                 // Removed and made again: nothing below shows through.
                 fs::unlinkat(&dir.fd, bytes_path(name), AtFlags::empty()).map_err(self.failed("replace a whiteout"))?;
@@ -364,8 +364,8 @@ impl Applier {
                     .map_err(self.failed("read a symbolic link on the path"))?;
                 Ok(Step::Link(target.into_bytes()))
             }
+            Lower::Nothing | Lower::Other(_) if !create => Ok(Step::Missing),
             Lower::Other(_) => Err(self.bad(format!("`{}` on its path is no directory", name.escape_ascii()))),
-            Lower::Nothing if !create => Ok(Step::Missing),
             Lower::Nothing => Ok(Step::Directory(self.make_implicit(dir, name)?)),
         }
     }

@@ -200,7 +200,7 @@ impl Run {
     /// Runs the workload.
     pub fn execute(self, context: &Context) -> Result<ExitCode, Failure> {
         strata_container::protect_self()?;
-        if self.is_bundle_form(context)? {
+        if self.is_bundle_form(context) {
             return self.execute_bundle(context);
         }
         let detach = self.detach;
@@ -224,16 +224,21 @@ impl Run {
         Ok(ExitCode::from(outcome.exit_code))
     }
 
-    fn is_bundle_form(&self, context: &Context) -> Result<bool, Failure> {
+    fn is_bundle_form(&self, context: &Context) -> bool {
         let b = &self.bundle;
         if b.bundle.is_some() || b.console_socket.is_some() || b.pid_file.is_some() || b.pidfd_socket.is_some() {
-            return Ok(true);
+            return true;
         }
-        let Some(name) = &self.image else { return Ok(false) };
+        let Some(name) = &self.image else { return false };
         if !self.command.is_empty() || !std::path::Path::new("config.json").exists() {
-            return Ok(false);
+            return false;
         }
-        Ok(context.store()?.resolve(name)?.is_none())
+        // A store that is not there, or not for this user, holds no image of that name.
+        let image = match context.store_root().is_dir() {
+            true => context.store().ok().and_then(|store| store.resolve(name).ok().flatten()),
+            false => None,
+        };
+        image.is_none()
     }
 
     fn execute_bundle(self, context: &Context) -> Result<ExitCode, Failure> {
