@@ -594,12 +594,8 @@ fn pods_share_cgroups_and_output_can_be_attached_to() {
     let podman = Podman::new();
     let parent = format!("/{}", podman.scratch.tag());
     podman.run(&["pod", "create", "--infra=false", "--cgroup-parent", &parent, "--name", "pod"]).ok();
-    // The cgroup comes from the pod: no --cgroup-parent here.
     for name in ["one", "two"] {
-        run(podman
-            .command(&["container", "run", "--detach", "--pod", "pod", "--name", name, "box", "sleep", "1000"])
-            .stdin(Stdio::null()))
-        .ok();
+        podman.run(&["run", "--detach", "--pod", "pod", "--name", name, "box", "sleep", "1000"]).ok();
     }
     podman.run(&["pod", "pause", "pod"]).ok();
     assert_eq!(podman.inspect("two", "{{.State.Status}}"), "paused");
