@@ -22,7 +22,7 @@ pub(crate) fn read_spec(bundle: &Path) -> Result<(Spec, Vec<u8>), Error> {
 }
 
 /// Parses a configuration that was read from `path`.
-pub(crate) fn parse_spec(path: &Path, text: &[u8]) -> Result<Spec, Error> {
+pub fn parse_spec(path: &Path, text: &[u8]) -> Result<Spec, Error> {
     serde_json::from_slice(text).map_err(|e| {
         let field = field_at(text, e.line(), e.column());
         let message = e.to_string();
@@ -119,7 +119,7 @@ impl Namespaces {
 }
 
 /// Judges a configuration as far as that is possible without making anything.
-pub(crate) fn validate(spec: &Spec) -> Result<(), Error> {
+pub fn validate(spec: &Spec) -> Result<(), Error> {
     version(&spec.oci_version)?;
     let root = spec.root.as_ref().ok_or_else(|| Error::invalid("root", "it is required on Linux"))?;
     if root.path.as_os_str().is_empty() {
