@@ -33,7 +33,7 @@ fn render(report: &Report) -> String {
          <meta name=\"color-scheme\" content=\"light dark\">\n<title>{}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n",
         escape(&title)
     );
-    header(report, &ran, &title, &mut out);
+    header(report, &ran, &mut out);
     if !ran.is_empty() {
         overview(report, &ran, &mut out);
         charts(report, &ran, &mut out);
@@ -45,7 +45,15 @@ fn render(report: &Report) -> String {
     out
 }
 
-fn header(report: &Report, ran: &[&BoundaryFacts], title: &str, out: &mut String) {
+fn header(report: &Report, ran: &[&BoundaryFacts], out: &mut String) {
+    let command = match report.command {
+        true => format!(
+            "<p class=\"command\"><code>{}</code></p>
+",
+            escape(&report.workload)
+        ),
+        false => String::new(),
+    };
     let what = if report.command {
         format!("The same command behind {} boundaries", ran.len())
     } else {
@@ -53,8 +61,7 @@ fn header(report: &Report, ran: &[&BoundaryFacts], title: &str, out: &mut String
     };
     let _ = write!(
         out,
-        "<header>\n<p class=\"kicker\">strata compare</p>\n<h1>{}</h1>\n<p class=\"sub\">{what} of one host, {} · {} · Linux {}</p>\n",
-        escape(title),
+        "<header>\n<p class=\"kicker\">strata compare</p>\n<h1>What isolation costs</h1>\n{command}<p class=\"sub\">{what} of one host, {} · {} · Linux {}</p>\n",
         escape(&report.date),
         escape(&report.host.cpu),
         escape(&report.host.kernel)
@@ -86,13 +93,15 @@ fn sentence(report: &Report, boundary: &BoundaryFacts) -> Option<String> {
         ));
     }
     let mut parts = Vec::new();
-    for (name, words) in [("start", "at start"), ("resident", "of memory standing by")] {
+    for (name, words, none) in
+        [("start", "at start", "nothing at start"), ("resident", "of memory standing by", "no memory standing by")]
+    {
         if let Some(m) = measure(name)
             && let (Some(here), Some(bare)) = (m.figures(&boundary.id), m.figures("bare"))
         {
             let extra = here.median - bare.median;
             let close = extra <= 0.0 || extra < 0.05 * bare.median;
-            parts.push(if close { format!("nothing {words}") } else { format!("{} {words}", human(extra, &m.unit)) });
+            parts.push(if close { none.to_string() } else { format!("{} {words}", human(extra, &m.unit)) });
         }
     }
     let inside: Vec<(&MeasureFacts, f64)> =

@@ -79,7 +79,7 @@ pub static MEASURES: &[Measure] = &[
         STARTING,
         Source::Start,
         "ns",
-        "Starting a program that does nothing and waiting until it and everything around it has ended. A container pays for namespaces, mounts and cgroups; a kernel in user space also for starting that kernel; a machine boots a whole kernel and powers off.",
+        "A program that does nothing, from starting the boundary's own program on the host to the end of that. A container pays for namespaces, mounts and cgroups; a kernel in user space also for starting that kernel; a machine boots a whole kernel and powers off.",
     ),
     outside(
         "resident",
@@ -215,7 +215,7 @@ pub static MEASURES: &[Measure] = &[
         COMMAND,
         Source::CommandWall,
         "ns",
-        "From starting the boundary to the end of the last of its processes: starting is included.",
+        "From starting the boundary's program on the host to its end: starting is included.",
     ),
     outside(
         "cpu",

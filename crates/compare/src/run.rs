@@ -17,7 +17,7 @@ use crate::units::Better;
 /// How much is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Preset {
-    /// Three rounds: under a minute for the boundaries that need no peer.
+    /// Four rounds: under a minute for the boundaries that need no peer.
     Quick,
     /// Ten rounds and longer measures.
     Full,
@@ -53,7 +53,7 @@ impl Plan {
     pub fn new(workload: Workload, preset: Preset, date: impl Into<String>) -> Plan {
         let of_command = matches!(workload, Workload::Command { .. });
         let (rounds, machine_rounds, name, timeout, seconds) = match preset {
-            Preset::Quick => (3, 1, "quick", 30, "0.2"),
+            Preset::Quick => (4, 1, "quick", 30, "0.2"),
             Preset::Full => (10, 3, "full", 60, "1"),
         };
         Plan {
@@ -525,7 +525,7 @@ impl Comparison<'_> {
 pub(crate) const FILES: &str = "/";
 
 /// Memory hardly varies and its workload only sleeps, so few rounds do.
-const RESIDENT_ROUNDS: u32 = 3;
+const RESIDENT_ROUNDS: u32 = 2;
 
 /// In how many rounds this kind of boundary is measured so.
 fn rounds_of(plan: &Plan, machine: bool, source: Source) -> u32 {
@@ -686,7 +686,7 @@ mod tests {
         assert_eq!(get("integer").figures("bare").unwrap().n, 4);
         assert_eq!(get("integer").figures("box").unwrap().n, 1, "machines have fewer rounds");
         assert_eq!(get("integer").figures("box").unwrap().ratio, Some(2.5));
-        assert_eq!(get("resident").figures("bare").unwrap().n, 3);
+        assert_eq!(get("resident").figures("bare").unwrap().n, 2);
         let Outcome::Failed { reason } = &get("syscall").results["broken"] else { panic!("it failed") };
         assert_eq!(reason, "ended with status 1: no such call");
         assert_eq!(report.boundaries[2].status, Status::Unavailable { reason: "not on this host".into() });
@@ -751,7 +751,7 @@ mod tests {
             Status::Failed { reason: "the command's exit status was 1, behind bare it was 0".into() }
         );
         assert_eq!(report.measures.iter().map(|m| m.name.as_str()).collect::<Vec<_>>(), ["wall", "cpu", "peak"]);
-        assert_eq!(report.measures[0].figures("bare").unwrap().n, 3);
+        assert_eq!(report.measures[0].figures("bare").unwrap().n, 4);
     }
 
     #[test]

@@ -18,7 +18,9 @@ fn act(args: &[String]) -> Result<i32, Error> {
     match argument(2) {
         "create" => runtime.create(id, Path::new(argument(4)), &options).map(|_| 0),
         "run" => runtime.run(id, Path::new(argument(4)), &options, RunOptions::default()),
-        "run-detached" => runtime.run(id, Path::new(argument(4)), &options, RunOptions { detach: true, keep: false }),
+        "run-detached" => {
+            runtime.run(id, Path::new(argument(4)), &options, RunOptions { detach: true, ..RunOptions::default() })
+        }
         "start" => runtime.get(id)?.start().map(|()| 0),
         "kill" => {
             let signal = strata_container::signal_from_name(argument(4)).unwrap_or(15);

@@ -52,7 +52,7 @@ const NAMES: [&str; 41] = [
 ];
 
 /// Every known capability, `CAP_CHOWN` and so on, for the features document.
-pub(crate) fn known() -> Vec<String> {
+pub fn known() -> Vec<String> {
     NAMES.iter().map(|n| format!("CAP_{n}")).collect()
 }
 

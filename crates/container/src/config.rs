@@ -382,7 +382,7 @@ pub(crate) fn sysctl_path(key: &str) -> String {
 }
 
 /// Whether an id is acceptable as the name of a directory.
-pub(crate) fn validate_id(id: &str) -> Result<(), Error> {
+pub fn validate_id(id: &str) -> Result<(), Error> {
     let ok = (1..=1024).contains(&id.len())
         && id != "."
         && id != ".."

@@ -100,7 +100,7 @@ pub(crate) fn make(root: &Path, id: &str, bundle: &Path, options: &CreateOptions
             rdt.make()?;
         }
         let mut attendant = Attendant { spec: &spec, linux: &linux, dir, record, options, mode, pidfd, hooks_ran };
-        attendant.run(init, &namespaces, rdt.as_ref())
+        attendant.run(init, rdt.as_ref())
     })?;
     let disarmed = undo.disarm();
     drop(undo);
@@ -157,7 +157,6 @@ fn prepare(
         keyring: (!options.no_new_keyring).then(|| format!("_ses.{}", record.id)),
         preserve_fds: options.preserve_fds + listen_fds,
         seccomp: seccomp.map_err(|e| Error::Seccomp(e.to_string()))?,
-        setgroups_denied: namespaces.new_one(NamespaceKind::User) && namespaces::setgroups_denied(linux),
     };
     let process = spec.process.as_ref().map(|p| {
         let mut p = p.clone();
@@ -357,7 +356,9 @@ impl Drop for Undo<'_> {
         }
         let Some((dir, record)) = self.made.take() else { return };
         if let Some(cgroup) = &record.cgroup {
-            let _ = cgroup.kill_all(libc::SIGKILL);
+            if self.pidfd.is_some() {
+                let _ = cgroup.kill_all(libc::SIGKILL);
+            }
             let _ = cgroup.remove();
         }
         rdt::remove(record.rdt_group.as_deref());
@@ -383,12 +384,7 @@ struct Attendant<'a> {
 
 impl Attendant<'_> {
     /// Returns the terminal to relay, once the program waits (`create`) or runs (`run`).
-    fn run(
-        &mut self,
-        mut init: Init,
-        namespaces: &Namespaces,
-        rdt: Option<&rdt::Plan>,
-    ) -> Result<Option<OwnedFd>, Error> {
+    fn run(&mut self, mut init: Init, rdt: Option<&rdt::Plan>) -> Result<Option<OwnedFd>, Error> {
         let creating = self.mode == Mode::Create;
         if creating {
             init.listen = Some(self.dir.listen()?);
@@ -424,7 +420,7 @@ impl Attendant<'_> {
         }
         if init.namespaces.user && !intermediate {
             namespaces::write_mappings(proc, pid, self.linux)?;
-            sync::send(&ours, Tag::Mappings, b"").context(|| "answer the child".into())?;
+            answer(&ours, Tag::Mappings)?;
         }
         let mut go_early = !creating && !init.reports();
         if !intermediate {
@@ -432,7 +428,7 @@ impl Attendant<'_> {
         }
         if go_early {
             self.commit(pid)?;
-            sync::send(&ours, Tag::Go, b"").context(|| "answer the child".into())?;
+            answer(&ours, Tag::Go)?;
         }
         let mut master = None;
         loop {
@@ -449,11 +445,11 @@ impl Attendant<'_> {
                     let offsets = init.namespaces.offsets.as_deref().unwrap_or_default();
                     proc.write(&format!("{pid}/timens_offsets"), offsets.as_bytes())
                         .context(|| format!("set linux.timeOffsets to {:?}", offsets.trim()))?;
-                    sync::send(&ours, Tag::Mappings, b"").context(|| "answer the child".into())?;
+                    answer(&ours, Tag::Mappings)?;
                 }
                 Tag::Mappings => {
                     namespaces::write_mappings(proc, pid, self.linux)?;
-                    sync::send(&ours, Tag::Mappings, b"").context(|| "answer the child".into())?;
+                    answer(&ours, Tag::Mappings)?;
                 }
                 Tag::Pid => {
                     pid = i32::from_ne_bytes(packet.payload.try_into().unwrap_or_default());
@@ -463,8 +459,8 @@ impl Attendant<'_> {
                     self.adopt(proc, pid, rdt)?;
                 }
                 Tag::Hooks => {
-                    self.attend(pid, namespaces, &init.devices)?;
-                    sync::send(&ours, Tag::Hooks, b"").context(|| "answer the child".into())?;
+                    self.attend(pid, &init.devices)?;
+                    answer(&ours, Tag::Hooks)?;
                 }
                 Tag::Console => master = packet.fd,
                 Tag::SeccompFd => self.hand_over_listener(pid, packet.fd)?,
@@ -475,9 +471,9 @@ impl Attendant<'_> {
                         process.limits().apply_to(pid)?;
                     }
                     self.commit(pid)?;
-                    sync::send(&ours, Tag::Go, b"").context(|| "answer the child".into())?;
+                    let heard = answer(&ours, Tag::Go)?;
                     inject::at("parent-committed");
-                    if creating {
+                    if creating && heard {
                         return Ok(None);
                     }
                     go_early = true;
@@ -498,7 +494,7 @@ impl Attendant<'_> {
             sync::send_with(ours, Tag::Cgroup, b"", Some(fd.as_fd()))
                 .context(|| "send a cgroup to the child".into())?;
         }
-        sync::send(ours, Tag::Cgroup, b"").context(|| "answer the child".into())
+        answer(ours, Tag::Cgroup).map(drop)
     }
 
     /// What can be done as soon as the first process exists, while it is at work.
@@ -536,7 +532,7 @@ impl Attendant<'_> {
         Ok(())
     }
 
-    fn attend(&mut self, pid: i32, namespaces: &Namespaces, devices: &[netdev::Device]) -> Result<(), Error> {
+    fn attend(&mut self, pid: i32, devices: &[netdev::Device]) -> Result<(), Error> {
         // `state`, called by a hook, shows the container and its process.
         self.dir.write(self.record)?;
         if !devices.is_empty() {
@@ -544,7 +540,6 @@ impl Attendant<'_> {
             let namespace = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, FileMode::empty());
             netdev::move_all(devices, namespace.on_path("open", &path)?.as_fd())?;
         }
-        debug_assert!(namespaces.has(NamespaceKind::Network) || devices.is_empty());
         *self.hooks_ran = true;
         inject::at("parent-hooks");
         let state = state_of(self.record, Status::Creating, Some(pid));
@@ -556,6 +551,15 @@ impl Attendant<'_> {
         let (Some(fd), Some(seccomp)) = (fd, &self.linux.seccomp) else { return Ok(()) };
         let state = state_of(self.record, Status::Creating, Some(pid));
         send_listener(seccomp, &fd, pid, state)
+    }
+}
+
+/// Tells the child to go on; false if it is gone. Its last words are then still to be received.
+pub(crate) fn answer(ours: &OwnedFd, tag: Tag) -> Result<bool, Error> {
+    match sync::send(ours, tag, b"") {
+        Ok(()) => Ok(true),
+        Err(e) if matches!(e.raw_os_error(), Some(libc::EPIPE | libc::ECONNRESET)) => Ok(false),
+        Err(e) => Err(Error::system("answer the container's first process", e)),
     }
 }
 

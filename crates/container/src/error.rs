@@ -63,7 +63,7 @@ pub enum Error {
         wanted: &'static str,
     },
     /// The container's record is damaged.
-    #[error("the record {path} is damaged: {message}; `gc` removes it")]
+    #[error("the record {path} is damaged: {message}; `delete --force` removes it")]
     Record {
         /// The file.
         path: PathBuf,

@@ -114,7 +114,6 @@ fn prepare(
         keyring: Some(format!("_ses.{}", record.id)),
         preserve_fds: options.preserve_fds,
         seccomp: seccomp.map_err(|e| Error::Seccomp(e.to_string()))?,
-        setgroups_denied: namespaces.new_one(NamespaceKind::User) && namespaces::setgroups_denied(&linux),
     };
     let process = process::Plan::new(&process, around, warnings)?;
     let init = create_pidfd(record)?;
@@ -250,7 +249,7 @@ fn start(record: &Record, spec: &Spec, mut join: Join, options: &ExecOptions) ->
                 if let (Some(path), Some(pidfd)) = (&options.pidfd_socket, &kill.0) {
                     create::send_pidfd(path, pidfd)?;
                 }
-                sync::send(&ours, Tag::Go, b"").context(|| "answer the process".into())?;
+                create::answer(&ours, Tag::Go)?;
             }
             Tag::Error => return Err(sync::decode_error(&packet.payload)),
             _ => {}

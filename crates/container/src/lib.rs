@@ -50,7 +50,8 @@ mod signals;
 mod sync;
 mod sys;
 
-pub use config::load_spec;
+pub use capabilities::known as capability_names;
+pub use config::{load_spec, validate_id};
 pub use error::Error;
 pub use features::{Features, features};
 pub use inject::STAGES as INJECT_STAGES;

@@ -17,6 +17,7 @@ use strata_spec::runtime::{self, IoPriority, MemoryPolicy, Process, Scheduler};
 
 use crate::capabilities::Sets;
 use crate::error::{Context, Error};
+use crate::paths::Root;
 use crate::procfs::Proc;
 use crate::sys::{self, CStrings, SchedAttr};
 
@@ -219,7 +220,6 @@ pub(crate) struct Plan {
     keyring: Option<CString>,
     preserve_fds: u32,
     affinity: Option<Vec<u64>>,
-    setgroups_denied: bool,
 }
 
 /// What of the surroundings a [`Plan`] depends on.
@@ -232,8 +232,6 @@ pub(crate) struct Surroundings<'a> {
     /// Descriptors from 3 on that the program inherits.
     pub preserve_fds: u32,
     pub seccomp: Option<Program>,
-    /// The user namespace denies `setgroups(2)`.
-    pub setgroups_denied: bool,
 }
 
 impl Plan {
@@ -262,7 +260,6 @@ impl Plan {
             keyring: around.keyring.and_then(|name| CString::new(name).ok()),
             preserve_fds: around.preserve_fds,
             affinity: affinity.map(bit_list).transpose().map_err(invalid("process.execCPUAffinity.final"))?,
-            setgroups_denied: around.setgroups_denied,
             process: process.clone(),
         })
     }
@@ -330,12 +327,10 @@ impl Plan {
         sys::prctl(libc::PR_SET_KEEPCAPS, 1, 0).context(|| "keep capabilities".into())?;
         self.fix_streams()?;
         let groups: Vec<Gid> = user.additional_gids.iter().map(|g| Gid::from_raw(*g)).collect();
-        if !self.setgroups_denied {
-            rustix::thread::set_thread_groups(&groups)
-                .context(|| format!("set the groups {:?}", user.additional_gids))?;
-        } else if !groups.is_empty() {
-            let message = "the user namespace denies setgroups, so there can be no additional groups";
-            return Err(Error::invalid("process.user.additionalGids", message));
+        match rustix::thread::set_thread_groups(&groups) {
+            // The user namespace, made by an unprivileged user, denies it, so there is nothing to lose either.
+            Err(rustix::io::Errno::PERM) if groups.is_empty() => {}
+            other => other.context(|| format!("set the groups {:?}", user.additional_gids))?,
         }
         let (gid, uid) = (Gid::from_raw(user.gid), Uid::from_raw(user.uid));
         rustix::thread::set_thread_res_gid(gid, gid, gid)
@@ -443,12 +438,13 @@ pub(crate) fn undumpable() -> Result<(), Error> {
     sys::prctl(libc::PR_SET_DUMPABLE, 0, 0).map(drop).context(|| "become undumpable".into())
 }
 
-/// Enters a directory, making it if it is missing.
+/// Enters a directory, making it if it is missing: below the root and nowhere else, though the path may name a descriptor
+/// (`/proc/self/fd/7/made`) that leads outside.
 fn enter(cwd: &str) -> io::Result<()> {
     match rustix::process::chdir(cwd) {
         Err(rustix::io::Errno::NOENT) => {
-            std::fs::create_dir_all(cwd)?;
-            Ok(rustix::process::chdir(cwd)?)
+            let root = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+            Ok(rustix::process::fchdir(Root::new(root).make_dir_all(Path::new(cwd), 0o755)?)?)
         }
         other => Ok(other?),
     }

@@ -70,6 +70,8 @@ pub(crate) const RECORD_VERSION: u32 = 1;
 const STATE: &str = "state.json";
 const NEW: &str = "new";
 const SOCKET: &str = "start.sock";
+/// The directory of a deleted container, kept for the next.
+pub(crate) const SPARE: &str = ".,spare";
 
 /// `state.json` is `{"state":RECORD…,"config":CONFIG}`. Blanks after the record leave it room to grow, so that it can be
 /// changed in place: making another file costs more than everything else about the record. Readers and the writer lock
@@ -151,41 +153,19 @@ impl Locked {
         let path = root.join(&record.id);
         // Ids never begin so, as no id holds a comma.
         let hidden = root.join(format!(",{}", std::process::id()));
-        let make = || -> std::io::Result<(OwnedFd, (OwnedFd, usize))> {
-            match std::fs::DirBuilder::new().mode(0o700).create(&hidden) {
-                // Left by a killed process of the same id.
-                Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
-                other => other?,
+        let made = fill(root, &hidden, record, config).on_path("make the record in", root);
+        let named = made.and_then(|(fd, state)| {
+            let cwd = rustix::fs::CWD;
+            match rustix::fs::renameat_with(cwd, &hidden, cwd, &path, RenameFlags::NOREPLACE) {
+                Ok(()) => Ok(Locked { path, fd, state: Some(state) }),
+                Err(Errno::EXIST | Errno::NOTEMPTY) => Err(Error::Exists(record.id.clone())),
+                Err(e) => Err(Error::system(format!("make {}", path.display()), e)),
             }
-            let fd = open_dir(&hidden)?;
-            rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive)?;
-            let mut text = render(record)?;
-            let room = text.len() + ROOM;
-            text.resize(room, b' ');
-            text.extend_from_slice(b",\"config\":");
-            text.extend_from_slice(config);
-            text.push(b'}');
-            let state = write_file(fd.as_fd(), STATE, &text)?;
-            Ok((fd, (state, room)))
-        };
-        let result =
-            make().on_path("make the record in", root).and_then(|(fd, state)| {
-                match rustix::fs::renameat_with(
-                    rustix::fs::CWD,
-                    &hidden,
-                    rustix::fs::CWD,
-                    &path,
-                    RenameFlags::NOREPLACE,
-                ) {
-                    Ok(()) => Ok(Locked { path, fd, state: Some(state) }),
-                    Err(Errno::EXIST | Errno::NOTEMPTY) => Err(Error::Exists(record.id.clone())),
-                    Err(e) => Err(Error::system(format!("make {}", path.display()), e)),
-                }
-            });
-        if result.is_err() {
+        });
+        if named.is_err() {
             let _ = std::fs::remove_dir_all(&hidden);
         }
-        result
+        named
     }
 
     /// Locks an existing container's directory, waiting for whoever holds the lock.
@@ -265,27 +245,85 @@ impl Locked {
         let _ = rustix::fs::unlinkat(&self.fd, SOCKET, rustix::fs::AtFlags::empty());
     }
 
-    /// Removes the directory; the record goes last, so that a half removed one can be removed again.
+    /// Removes the directory, or keeps it as the spare one. Either way it disappears at once.
     pub(crate) fn remove(self) -> Result<(), Error> {
-        for name in [SOCKET, NEW, STATE] {
-            match rustix::fs::unlinkat(&self.fd, name, rustix::fs::AtFlags::empty()) {
-                Ok(()) | Err(Errno::NOENT) => {}
-                Err(e) => return Err(Error::system(format!("remove {name} in {}", self.path.display()), e)),
+        let removed = || -> std::io::Result<()> {
+            self.forget_socket();
+            let root = self.path.parent().unwrap_or(Path::new("/"));
+            if self.holds_only_state()? && self.rename(&root.join(SPARE)).is_ok() {
+                // Nobody fills it as long as this process holds its lock.
+                return self.scrub();
+            }
+            // Something that is not the runtime's own may be in there: the front end's, perhaps.
+            let hidden = root.join(format!(",{}", std::process::id()));
+            match self.rename(&hidden) {
+                Ok(()) => std::fs::remove_dir_all(&hidden),
+                Err(Errno::NOENT) => Ok(()),
+                Err(_) => std::fs::remove_dir_all(&self.path),
+            }
+        };
+        removed().on_path("remove", &self.path)
+    }
+
+    fn rename(&self, to: &Path) -> rustix::io::Result<()> {
+        rustix::fs::renameat_with(rustix::fs::CWD, &self.path, rustix::fs::CWD, to, RenameFlags::NOREPLACE)
+    }
+
+    fn holds_only_state(&self) -> std::io::Result<bool> {
+        for entry in rustix::fs::Dir::read_from(&self.fd)? {
+            if !matches!(entry?.file_name().to_bytes(), b"." | b".." | b"state.json") {
+                return Ok(false);
             }
         }
-        match std::fs::remove_dir(&self.path) {
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
-            // Something that is not the runtime's own: the front end's, perhaps.
-            Err(e) if e.kind() == ErrorKind::DirectoryNotEmpty => {
-                std::fs::remove_dir_all(&self.path).on_path("remove", &self.path)
-            }
-            other => other.on_path("remove", &self.path),
-        }
+        Ok(true)
+    }
+
+    /// A configuration may hold secrets, which are not kept.
+    fn scrub(&self) -> std::io::Result<()> {
+        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.fd, STATE, flags, Mode::empty())?;
+        let length = rustix::fs::fstat(&file)?.st_size as usize;
+        std::fs::File::from(file).write_all(&vec![b' '; length])
     }
 
     pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
+}
+
+/// Makes the directory `hidden`, locks it and writes its record. Making files is by far the dearest part of keeping
+/// records on a disk's file system, so the directory of a deleted container is used again.
+fn fill(root: &Path, hidden: &Path, record: &Record, config: &[u8]) -> std::io::Result<(OwnedFd, (OwnedFd, usize))> {
+    let cwd = rustix::fs::CWD;
+    let spare = rustix::fs::renameat_with(cwd, root.join(SPARE), cwd, hidden, RenameFlags::NOREPLACE).is_ok();
+    if !spare {
+        match std::fs::DirBuilder::new().mode(0o700).create(hidden) {
+            // Left by a killed process of the same id.
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+            other => other?,
+        }
+    }
+    let fd = open_dir(hidden)?;
+    // Whoever waited for the lock when it was still another container's finds that out and lets go.
+    rustix::io::retry_on_intr(|| rustix::fs::flock(&fd, FlockOperation::LockExclusive))?;
+    let mut text = render(record)?;
+    let room = text.len() + ROOM;
+    text.resize(room, b' ');
+    text.extend_from_slice(b",\"config\":");
+    text.extend_from_slice(config);
+    text.push(b'}');
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(&fd, STATE, flags, Mode::from_raw_mode(0o600))?;
+    let old = rustix::fs::fstat(&file)?.st_size as usize;
+    if old > 4 * text.len() {
+        rustix::fs::ftruncate(&file, 0)?;
+    } else {
+        // Blanks after a document are part of it, and cheaper than cutting the file.
+        text.resize(text.len().max(old), b' ');
+    }
+    let mut file = std::fs::File::from(file);
+    file.write_all(&text)?;
+    Ok((fd, (file.into(), room)))
 }
 
 /// Whether a created container still waits for `start`.
@@ -313,12 +351,10 @@ fn config_at(text: &[u8]) -> Option<usize> {
     Some(end + text.get(end..)?.iter().position(|&b| b == b',')?)
 }
 
-fn write_file(dir: BorrowedFd<'_>, name: &str, text: &[u8]) -> std::io::Result<OwnedFd> {
+fn write_file(dir: BorrowedFd<'_>, name: &str, text: &[u8]) -> std::io::Result<()> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd = rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(0o600))?;
-    let mut file = std::fs::File::from(fd);
-    file.write_all(text)?;
-    Ok(file.into())
+    std::fs::File::from(fd).write_all(text)
 }
 
 /// Writes a process id where the caller wants it, atomically.
@@ -388,6 +424,19 @@ mod tests {
         assert!(!Record::read(&root.join("one")).unwrap().unwrap().alive(), "another start time is another process");
         Locked::try_lock(&root, "one").unwrap().unwrap().remove().unwrap();
         assert!(matches!(Locked::lock(&root, "one"), Err(Error::NotFound(_))));
+        let names: Vec<_> = std::fs::read_dir(&root).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(names, [SPARE]);
+        let left = std::fs::read_to_string(root.join(SPARE).join(STATE)).unwrap();
+        assert_eq!(left.trim(), "", "secrets are not kept");
+        // The spare directory serves another container, and has nothing of the first.
+        r.id = "two".into();
+        let locked = Locked::create(&root, &r, b"{\"ociVersion\":\"1.2.0\"}").unwrap();
+        assert_eq!(std::fs::read_dir(&root).unwrap().count(), 1);
+        assert_eq!(Record::read(&root.join("two")).unwrap().unwrap().id, "two");
+        assert_eq!(read_config(&root.join("two")).unwrap().hostname, None);
+        // What a front end put there goes with it.
+        std::fs::write(root.join("two/other"), "x").unwrap();
+        locked.remove().unwrap();
         assert_eq!(std::fs::read_dir(&root).unwrap().count(), 0);
         std::fs::remove_dir_all(&root).unwrap();
     }

@@ -185,17 +185,13 @@ impl Runtime {
     pub fn delete(&self, id: &str, force: bool) -> Result<(), Error> {
         match self.get(id) {
             Ok(mut container) => container.delete(force),
-            Err(Error::NotFound(_)) if force => match Locked::lock(&self.root, id) {
-                Ok(dir) => dir.remove(),
-                Err(Error::NotFound(_)) => Ok(()),
-                Err(e) => Err(e),
-            },
+            Err(Error::NotFound(_)) if force => Ok(()),
             Err(Error::Record { .. }) if force => Locked::lock(&self.root, id)?.remove(),
             Err(e) => Err(e),
         }
     }
 
-    /// All containers, by id. Those with a damaged record are left out; [`Runtime::gc`] removes them.
+    /// All containers, by id. Those with a damaged record are left out; [`Runtime::delete`] with force removes them.
     pub fn list(&self) -> Result<Vec<Container>, Error> {
         Ok(self.ids()?.iter().filter_map(|id| self.get(id).ok()).collect())
     }
@@ -225,6 +221,7 @@ impl Runtime {
                 Err(e) => report.failed.push((id, e.to_string())),
             }
         }
+        let _ = std::fs::remove_dir_all(self.root.join(record::SPARE));
         // Directories of records that never got their name.
         let entries = std::fs::read_dir(&self.root).on_path("list", &self.root)?;
         for entry in entries.filter_map(Result::ok) {
@@ -240,14 +237,13 @@ impl Runtime {
     }
 
     fn collect(&self, id: &str) -> Result<bool, Error> {
+        if !self.root.join(id).is_dir() {
+            return Ok(false);
+        }
         // Somebody is at work on it.
         let Some(dir) = Locked::try_lock(&self.root, id)? else { return Ok(false) };
-        let record = match Record::read(dir.path()) {
-            Ok(Some(record)) => record,
-            // Half deleted, or damaged beyond use.
-            Ok(None) | Err(Error::Record { .. }) => return dir.remove().map(|()| true),
-            Err(e) => return Err(e),
-        };
+        // Records appear and disappear in one step, so a directory without one is not a container's, and not garbage.
+        let Some(record) = Record::read(dir.path())? else { return Ok(false) };
         let abandoned = record.phase == Phase::Creating || (record.ephemeral && !record.alive());
         if !abandoned {
             return Ok(false);
@@ -272,9 +268,8 @@ fn end(record: &Record) -> Result<(), Error> {
             }
             _ => {}
         }
-        if let Some(cgroup) = &record.cgroup {
+        if let Some(cgroup) = record.cgroup.as_ref().filter(|c| c.is_frozen().unwrap_or(false)) {
             // A frozen process dies only when it is thawed.
-            let _ = cgroup.kill_all(libc::SIGKILL);
             let _ = cgroup.thaw();
         }
         let limit = Timespec { tv_sec: KILL_LIMIT.as_secs() as i64, tv_nsec: 0 };
@@ -293,8 +288,9 @@ fn end(record: &Record) -> Result<(), Error> {
 fn remove(dir: Locked, record: &Record, spec: &Spec) -> Result<(), Error> {
     inject::at("parent-killed");
     if let Some(cgroup) = &record.cgroup {
-        // Without a namespace of process ids its other processes live on after the first.
-        if !Namespaces::of(spec).new_one(NamespaceKind::Pid) {
+        // Without a namespace of process ids its other processes live on after the first. Without a first process this
+        // may be somebody else's cgroup, which the container was not given.
+        if record.pid != 0 && !Namespaces::of(spec).new_one(NamespaceKind::Pid) {
             let _ = cgroup.kill_all(libc::SIGKILL);
         }
         cgroup.remove().map_err(|e| Error::Cgroup(e.to_string()))?;

@@ -25,7 +25,7 @@ pub struct Cli {
 
 /// What `--version` prints: the form that callers of OCI runtimes look for.
 fn version() -> &'static str {
-    concat!(env!("CARGO_PKG_VERSION"), "\nspec: 1.3.0")
+    concat!("version ", env!("CARGO_PKG_VERSION"), "\nspec: 1.3.0")
 }
 
 /// Options that every verb takes, before or after it.
@@ -50,8 +50,17 @@ pub struct Global {
     /// Put containers into systemd scopes; cgroupsPath is then SLICE:PREFIX:NAME
     #[arg(long, global = true)]
     pub systemd_cgroup: bool,
-    /// Whether to go on without cgroups where they cannot be had
-    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", hide = true)]
+    /// Whether the caller is an unprivileged user; found out by itself, but for `spec --rootless`
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHEN",
+        default_value = "auto",
+        default_missing_value = "true",
+        num_args = 0..=1,
+        require_equals = true,
+        hide = true
+    )]
     pub rootless: String,
     /// Accepted for callers that pass it
     #[arg(long, global = true, value_name = "PATH", hide = true)]
@@ -138,7 +147,11 @@ mod tests {
     fn every_verb_for_people_has_an_example_in_the_readme() {
         let readme = include_str!("../../../README.md");
         for verb in Cli::command().get_subcommands().filter(|verb| !verb.is_hide_set()) {
-            assert!(readme.contains(&format!("strata {}", verb.get_name())), "no example of `strata {}`", verb.get_name());
+            assert!(
+                readme.contains(&format!("strata {}", verb.get_name())),
+                "no example of `strata {}`",
+                verb.get_name()
+            );
         }
     }
 

@@ -36,16 +36,17 @@ impl Log {
     pub fn failure(&self, failure: &Failure) {
         let text = failure.to_string();
         self.record("error", &text);
-        eprintln!("{} {text}", paint("strata:", "1;31"));
+        let mut lines = format!("{} {text}\n", paint("strata:", "1;31"));
         if let Some(hint) = &failure.hint {
-            eprintln!("{} {hint}", paint("hint:", "1;36"));
+            lines.push_str(&format!("{} {hint}\n", paint("hint:", "1;36")));
         }
+        tell(&lines);
     }
 
     /// Something the user should know that does not end the command.
     pub fn warning(&self, text: &str) {
         self.record("warning", text);
-        eprintln!("{} {text}", paint("strata: warning:", "1;33"));
+        tell(&format!("{} {text}\n", paint("strata: warning:", "1;33")));
     }
 
     /// Progress for those who look into a problem.
@@ -53,7 +54,7 @@ impl Log {
         if self.debug {
             self.record("debug", text);
             if self.file.is_none() {
-                eprintln!("strata: {text}");
+                tell(&format!("strata: {text}\n"));
             }
         }
     }
@@ -68,6 +69,11 @@ impl Log {
         // One write a record, so that records of several processes do not mix. Nobody is left to tell of an error.
         let _ = file.write_all(line.as_bytes());
     }
+}
+
+/// One write, so that lines of several processes do not mix.
+fn tell(text: &str) {
+    let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
 fn paint(text: &str, style: &str) -> String {

@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         }
     };
     let context = Context::new(cli.global);
+    context.log.debug(&format!("{:?}", cli.verb));
     match execute(&context, cli.verb) {
         Ok(code) => code,
         Err(failure) => {

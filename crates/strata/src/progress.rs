@@ -50,7 +50,10 @@ impl Progress for Bars {
             if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style);
             }
-            bar.set_message(format!("{verb} {}", item.trim_start_matches("sha256:").chars().take(20).collect::<String>()));
+            bar.set_message(format!(
+                "{verb} {}",
+                item.trim_start_matches("sha256:").chars().take(20).collect::<String>()
+            ));
             bar
         });
         bar.set_position(done);

@@ -74,7 +74,8 @@ fn a_container_goes_through_the_states_of_its_life() {
     rt.run(["kill", &id, "0"]).ok();
     rt.run(["kill", &id, "KILL"]).ok();
     rt.wait_status(&id, "stopped");
-    assert_eq!(rt.state(&id)["pid"], 0);
+    // Specification, runtime.md: the pid is for created and running containers only.
+    assert!(rt.state(&id)["pid"].as_i64().is_none_or(|pid| pid == 0));
     // The words that containerd recognises.
     rt.run(["kill", &id, "KILL"]).fails().err_has("not running");
     rt.run(["exec", &id, "true"]).fails();
@@ -849,4 +850,45 @@ fn a_pidfd_is_sent_when_asked_for() {
     rt.wait_status("p", "stopped");
     rt.run(["delete", "p"]).ok();
     rt.nothing_left();
+}
+
+#[test]
+fn a_user_without_privileges_runs_a_container() {
+    let name = "oci_cli::a_user_without_privileges_runs_a_container";
+    require!(name, "setpriv");
+    let switch = |file: &str| fs::read_to_string(file).map_or(-1, |v| v.trim().parse().unwrap_or(-1));
+    if switch("/proc/sys/kernel/unprivileged_userns_clone") == 0 || switch("/proc/sys/user/max_user_namespaces") == 0 {
+        return skip(name, "this host lets no user make user namespaces");
+    }
+    let rt = Runtime::new();
+    let bundle = rt.bundle();
+    fs::remove_dir(rt.root()).ok();
+    let as_user = |arguments: &[&str]| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", "1234", "--regid", "1234", "--clear-groups", "--bounding-set", "-all"]);
+        command.arg(program()).arg("--root").arg(rt.scratch.join("user/state")).args(arguments);
+        command.env("XDG_RUNTIME_DIR", rt.scratch.join("user")).env("HOME", "/").current_dir(bundle.path());
+        command.stdin(std::process::Stdio::null());
+        command
+    };
+    let own = |path: &Path| run(Command::new("chown").args(["-R", "1234:1234"]).arg(path)).ok().code;
+    own(&rt.scratch.dir("user"));
+    own(Path::new(bundle.path()));
+    run(&mut as_user(&["spec", "--rootless"])).ok();
+    let mut config: Value = serde_json::from_str(&read(bundle.join("config.json"))).expect("config.json is JSON");
+    config["process"]["terminal"] = json!(false);
+    config["process"]["args"] = json!(["sh", "-c", "id -u; cat /proc/self/uid_map | tr -s ' '; touch /tmp/x; exit 3"]);
+    config["root"]["readonly"] = json!(false);
+    fs::write(bundle.join("config.json"), config.to_string()).expect("a file can be written");
+    run(&mut as_user(&["run", "mine"])).code_is(3).out_is("0\n 0 1234 1");
+    use std::os::unix::fs::MetadataExt;
+    assert_eq!(fs::metadata(bundle.join("rootfs/tmp/x")).expect("the file was made").uid(), 1234);
+    // In the background, with exec and deletion.
+    config["process"]["args"] = json!(["sleep", "1000"]);
+    fs::write(bundle.join("config.json"), config.to_string()).expect("a file can be written");
+    run(&mut as_user(&["run", "--detach", "mine"])).ok();
+    run(&mut as_user(&["exec", "mine", "echo", "inside"])).ok().out_is("inside");
+    run(&mut as_user(&["delete", "--force", "mine"])).ok();
+    run(&mut as_user(&["list", "-q"])).ok().out_is("");
+    leftovers::assert_none(rt.scratch.tag(), rt.scratch.path());
 }

@@ -400,6 +400,29 @@ fn a_user_namespace_maps_ids() {
 }
 
 #[test]
+fn a_terminal_works_in_a_user_namespace() {
+    require!("oci_config::a_terminal_works_in_a_user_namespace");
+    let rt = Runtime::new();
+    let mut bundle = rt.bundle();
+    bundle.user_namespace().set("process.terminal", json!(true));
+    bundle.set("process.user", json!({ "uid": 1000, "gid": 1000 }));
+    bundle
+        .args(&["sh", "-c", "echo to the terminal > $(tty); stat -c %u:%g $(tty); ls /dev/console; sleep 1000"])
+        .save();
+    let socket = FdSocket::new(&rt.scratch, "console");
+    let path = socket.path().to_str().expect("UTF-8").to_owned();
+    let created = spawn(&mut rt.command(["create", "--bundle", bundle.path(), "--console-socket", &path, "u"]));
+    let mut terminal = socket.terminal();
+    created.finish().ok();
+    rt.run(["start", "u"]).ok();
+    terminal.expect("to the terminal");
+    terminal.expect("1000:5");
+    terminal.expect("/dev/console");
+    rt.remove("u");
+    rt.nothing_left();
+}
+
+#[test]
 fn newer_parts_of_the_specification_work() {
     require!("oci_config::newer_parts_of_the_specification_work");
     let rt = Runtime::new();

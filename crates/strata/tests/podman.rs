@@ -566,3 +566,24 @@ fn health_checks_pods_and_followed_logs_work() {
     podman.run(&["rm", "a"]).ok();
     podman.nothing_left();
 }
+
+#[test]
+fn an_image_is_built_by_running_commands() {
+    require!("podman::an_image_is_built_by_running_commands", "podman", "conmon", "tar");
+    let podman = Podman::new();
+    let context = podman.scratch.dir("context");
+    fs::write(context.join("file"), "from the context\n").expect("a file can be written");
+    let steps = "FROM box\nCOPY file /file\nRUN cat /file > /copy && id -u > /user\nUSER guest\nWORKDIR /home\n\
+                 RUN id -u; pwd\nENTRYPOINT [\"cat\"]\nCMD [\"/copy\", \"/user\"]\n";
+    fs::write(context.join("Containerfile"), steps).expect("a file can be written");
+    let limit = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"];
+    let build = ["build", "--isolation", "oci", "--network", "none", "--tag", "built", "--layers=false"];
+    let arguments = [&build[..], &limit, &[context.to_str().expect("UTF-8")]].concat();
+    let out = podman.run(&arguments);
+    assert!(out.ok().stdout.contains("1000\n/home"), "the output of the steps is shown: {out:#?}");
+    podman.run(&["run", "--rm", "built"]).ok().out_is("from the context\n0");
+    // A step that fails fails the build.
+    fs::write(context.join("Containerfile"), "FROM box\nRUN exit 9\n").expect("a file can be written");
+    podman.run(&arguments).fails().err_has("9");
+    podman.nothing_left();
+}

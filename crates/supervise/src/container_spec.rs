@@ -57,9 +57,20 @@ const READONLY_PATHS: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/s
 ///
 /// `image` is what the image says (the default for a plain directory), `user` the ids that the user's name has there.
 pub fn build(id: &str, workload: &Workload, root: &Path, image: &RunConfig, user: User) -> Result<Spec, Error> {
+    build_for(id, workload, root, image, user, !rustix::process::geteuid().is_root())
+}
+
+/// The same for a user without privileges, or for root.
+pub fn build_for(
+    id: &str,
+    workload: &Workload,
+    root: &Path,
+    image: &RunConfig,
+    user: User,
+    rootless: bool,
+) -> Result<Spec, Error> {
     let bounding = capabilities(workload)?;
     let seccomp = seccomp(workload, &bounding)?;
-    let rootless = !rustix::process::geteuid().is_root();
     let mut linux = Linux {
         namespaces: namespaces(workload, rootless),
         resources: Some(workload.resources.clone()),
@@ -162,13 +173,13 @@ fn set_env(env: &mut Vec<String>, entry: &str) {
 }
 
 fn capabilities(workload: &Workload) -> Result<Vec<String>, Error> {
-    let all = || strata_container::capability_names().iter().map(|name| name.to_string());
+    let all = strata_container::capability_names();
     let mut held: Vec<String> = if workload.privileged {
-        all().collect()
+        all.clone()
     } else {
         DEFAULT_CAPABILITIES.iter().map(|name| name.to_string()).collect()
     };
-    let known = |name: &str| name == "ALL" || strata_container::capability_names().contains(&name);
+    let known = |name: &String| name == "ALL" || all.contains(name);
     let named: Vec<(bool, String)> = workload
         .cap_drop
         .iter()
@@ -180,7 +191,7 @@ fn capabilities(workload: &Workload) -> Result<Vec<String>, Error> {
     }
     // ALL first, so that `--cap-drop ALL --cap-add NET_RAW` and `--cap-add ALL --cap-drop SYS_ADMIN` both say what they mean.
     for (add, _) in named.iter().filter(|(_, name)| name == "ALL") {
-        held = if *add { all().collect() } else { vec![] };
+        held = if *add { all.clone() } else { vec![] };
     }
     for (add, name) in named.into_iter().filter(|(_, name)| name != "ALL") {
         held.retain(|old| *old != name);

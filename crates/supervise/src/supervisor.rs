@@ -7,8 +7,11 @@ use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::mount::{MountPropagationFlags, mount_change};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use strata_container::{CreateOptions, Error as ContainerError, RunOptions, Runtime};
@@ -64,6 +67,9 @@ pub struct SweepReport {
     /// Bytes of unreferenced image data.
     pub image_bytes: u64,
 }
+
+/// How long a supervisor may take to notice that its container is gone.
+const SUPERVISOR_LIMIT: Duration = Duration::from_secs(5);
 
 /// What the background supervisor tells the command that started it.
 #[derive(Debug, Serialize, Deserialize)]
@@ -123,7 +129,7 @@ impl Supervisor {
             Ok((exit_code, warnings)) => Ok(Outcome { id, exit_code, warnings }),
             Err(error) => {
                 // Nothing ran: an instance that never started is not kept.
-                let _ = remove_directory(&files.directory);
+                let _ = self.remove_files(&id, &files);
                 Err(error)
             }
         }
@@ -188,11 +194,16 @@ impl Supervisor {
         let mut line = String::new();
         if let Some(mut pipe) = child.stdout.take() {
             // The supervisor closes its end after its one line; one that dies closes it as well.
-            pipe.read_to_string(&mut line).map_err(|source| Error::Host { what: "hear from the supervisor", source })?;
+            pipe.read_to_string(&mut line)
+                .map_err(|source| Error::Host { what: "hear from the supervisor", source })?;
         }
         match serde_json::from_str(&line) {
             Ok(Report::Started) => Ok((0, Vec::new())),
-            Ok(Report::Failed { message, code }) => Err(Error::Background { message, code }),
+            Ok(Report::Failed { message, code }) => {
+                // What it mounted ends with it, and then its files can be removed.
+                let _ = child.wait();
+                Err(Error::Background { message, code })
+            }
             Err(_) => {
                 let _ = child.wait();
                 let message = format!("the supervisor of {} ended without a word", files.directory.display());
@@ -341,7 +352,8 @@ impl Supervisor {
             }
             Err(ContainerError::NotFound(_)) if instance => {
                 let record = files.read_record().ok();
-                let alive = record.is_some_and(|record| process_start(record.supervisor.0) == Some(record.supervisor.1));
+                let alive =
+                    record.is_some_and(|record| process_start(record.supervisor.0) == Some(record.supervisor.1));
                 if alive && files.exit_code().is_none() && !force {
                     return Err(Error::Running(id.to_string()));
                 }
@@ -349,7 +361,13 @@ impl Supervisor {
             Err(ContainerError::NotFound(_)) => return Err(Error::NotFound(id.to_string())),
             Err(error) => return Err(error.into()),
         }
-        if instance { self.remove_files(id, &files) } else { Ok(()) }
+        if !instance {
+            return Ok(());
+        }
+        if let Ok(record) = files.read_record() {
+            await_supervisor(&record)?;
+        }
+        self.remove_files(id, &files)
     }
 
     fn remove_files(&self, id: &str, files: &Files) -> Result<(), Error> {
@@ -388,6 +406,26 @@ impl Supervisor {
     }
 }
 
+/// Waits until the supervisor, whose container is gone, has written its last and ended. One that does not is killed.
+fn await_supervisor(record: &Record) -> Result<(), Error> {
+    let (pid, start) = record.supervisor;
+    let Some(process) = Pid::from_raw(pid).filter(|_| process_start(pid) == Some(start)) else { return Ok(()) };
+    // Between the look and the opening it may end and its id be used again; then there is nothing to wait for.
+    let Ok(pidfd) = pidfd_open(process, PidfdFlags::empty()) else { return Ok(()) };
+    if process_start(pid) != Some(start) {
+        return Ok(());
+    }
+    for limit in [SUPERVISOR_LIMIT, Duration::from_secs(1)] {
+        let limit = Timespec::try_from(limit).ok();
+        let ended = rustix::io::retry_on_intr(|| poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], limit.as_ref()));
+        if ended.map_err(|error| Error::Host { what: "wait for the supervisor", source: error.into() })? > 0 {
+            return Ok(());
+        }
+        let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+    }
+    Ok(())
+}
+
 /// An image by its name; the embedded one is put into the store when it is first asked for.
 pub fn embedded_or_stored(store: &Store, reference: &str) -> Result<Image, Error> {
     match reference {
@@ -418,7 +456,8 @@ fn random_id() -> Result<String, Error> {
 fn private_mounts() -> Result<(), Error> {
     let failed = |source| Error::Host { what: "make a mount namespace", source };
     sys::unshare_mounts().map_err(failed)?;
-    mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC).map_err(|error| failed(error.into()))
+    mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
+        .map_err(|error| failed(error.into()))
 }
 
 fn remove_directory(directory: &Path) -> Result<(), Error> {

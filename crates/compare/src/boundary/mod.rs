@@ -115,7 +115,7 @@ pub struct Output {
 /// One measured run.
 #[derive(Debug, Clone)]
 pub struct Sample {
-    /// From the start of the first host process to the end of it.
+    /// From the start of the program on the host to its end; what it leaves behind is awaited, but not in this.
     pub wall: Duration,
     /// User and system time of every host process the boundary needed.
     pub cpu: Duration,

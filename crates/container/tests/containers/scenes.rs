@@ -21,6 +21,7 @@ pub const ALL: &[Test] = &[
     ("a_user_namespace_maps_ids", a_user_namespace_maps_ids),
     ("clocks_have_offsets", clocks_have_offsets),
     ("mounts_and_their_options", mounts_and_their_options),
+    ("propagation_follows_the_configuration", propagation_follows_the_configuration),
     ("no_path_leads_out", no_path_leads_out),
     ("the_runtime_cannot_be_written", the_runtime_cannot_be_written),
     ("identity_limits_and_capabilities", identity_limits_and_capabilities),
@@ -35,6 +36,7 @@ pub const ALL: &[Test] = &[
     ("descriptors_are_preserved", descriptors_are_preserved),
     ("signals_are_forwarded", signals_are_forwarded),
     ("many_at_once", many_at_once),
+    ("only_containers_are_collected", only_containers_are_collected),
     ("an_ordinary_user_runs_a_container", an_ordinary_user_runs_a_container),
     ("without_pivot_and_without_mount_namespace", without_pivot_and_without_mount_namespace),
     ("a_network_interface_moves", a_network_interface_moves),
@@ -321,6 +323,31 @@ fn mounts_and_their_options() {
     let said = s.run(&id("mounts")).fails();
     assert!(said.contains("/bad") && said.contains("nosuchoption"), "{said}");
     s.nothing_left(&[&id("mounts")]);
+}
+
+fn propagation_follows_the_configuration() {
+    let mut s = Scene::new(&["read", "/proc/self/mountinfo"]);
+    std::fs::create_dir(s.dir.join("src")).unwrap();
+    for (option, tag) in [("rshared", "shared:"), ("runbindable", "unbindable")] {
+        s.mount(json!({"destination": "/here", "type": "bind", "source": "src", "options": ["rbind", option]}));
+        let out = s.run(&id("prop")).ok();
+        let line = out.lines().find(|l| l.contains(" /here ")).unwrap();
+        assert!(line.contains(tag), "{line}");
+        s.config["mounts"].as_array_mut().unwrap().pop();
+    }
+    for (wish, tag, there) in [("shared", "shared:", true), ("private", "shared:", false), ("rslave", "shared:", false)]
+    {
+        s.config["linux"]["rootfsPropagation"] = json!(wish);
+        let out = s.run(&id("prop")).ok();
+        let root = out.lines().find(|l| l.contains(" / / ") || l.contains("rootfs / ")).unwrap();
+        assert_eq!(root.contains(tag), there, "{wish}: {root}");
+    }
+    // Nothing came back to the host.
+    let host = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!host.contains(&s.dir.display().to_string()), "{host}");
+    s.config["linux"]["rootfsPropagation"] = json!("sideways");
+    assert!(s.run(&id("prop")).fails().contains("rootfsPropagation"));
+    s.nothing_left(&[&id("prop")]);
 }
 
 fn no_path_leads_out() {
@@ -751,6 +778,27 @@ fn many_at_once() {
     assert_eq!(won, 1);
     s.act("delete", &id("one"), &["force"]).ok();
     s.nothing_left(&[&id("one")]);
+}
+
+fn only_containers_are_collected() {
+    let s = Scene::new(&["exit", "0"]);
+    s.act("create", &id("keep"), &[]).ok();
+    std::fs::create_dir_all(s.root().join("images/layer")).unwrap();
+    std::fs::create_dir_all(s.root().join("damaged")).unwrap();
+    std::fs::write(s.root().join("damaged/state.json"), "{").unwrap();
+    std::fs::write(s.root().join("lock"), "").unwrap();
+    let report = s.act("gc", "", &[]);
+    assert!(report.out.contains("removed: []") && report.out.contains("damaged"), "{}", report.out);
+    assert!(s.root().join("images/layer").is_dir() && s.root().join("lock").exists());
+    assert_eq!(s.status(&id("keep")), "created");
+    s.act("delete", "images", &["force"]).ok();
+    assert!(s.root().join("images/layer").is_dir());
+    assert!(s.act("delete", "damaged", &[]).fails().contains("damaged"));
+    s.act("delete", "damaged", &["force"]).ok();
+    std::fs::remove_dir_all(s.root().join("images")).unwrap();
+    std::fs::remove_file(s.root().join("lock")).unwrap();
+    s.act("delete", &id("keep"), &[]).ok();
+    s.nothing_left(&[&id("keep")]);
 }
 
 fn an_ordinary_user_runs_a_container() {

@@ -84,7 +84,7 @@ impl Compare {
             plan.rounds = rounds;
         }
         let report = strata_host::examine(&context.store_root());
-        if report.busy() {
+        if report.load.busy {
             context.log.warning("this host is already busy: the figures will be noisy, ratios less so");
         }
         let strata = std::env::current_exe()

@@ -25,7 +25,8 @@ impl Doctor {
             print_json(&report)?;
         } else {
             let color = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-            let width = rustix::termios::tcgetwinsize(std::io::stdout()).map_or(100, |size| usize::from(size.ws_col.max(60)));
+            let width =
+                rustix::termios::tcgetwinsize(std::io::stdout()).map_or(100, |size| usize::from(size.ws_col.max(60)));
             print(&strata_host::render(&report, width, color))?;
         }
         Ok(ExitCode::SUCCESS)

@@ -156,9 +156,7 @@ fn entries(entries: &[BlkioEntry]) -> Value {
 }
 
 fn pressure(pressure: &Pressure) -> Value {
-    let stall = |stall: &Stall| {
-        json!({ "avg10": stall.avg10, "avg60": stall.avg60, "avg300": stall.avg300, "total": stall.total_us })
-    };
+    let stall = |stall: &Stall| json!({ "avg10": stall.avg10, "avg60": stall.avg60, "avg300": stall.avg300, "total": stall.total_us });
     json!({ "some": stall(&pressure.some), "full": stall(&pressure.full) })
 }
 

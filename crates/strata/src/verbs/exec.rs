@@ -158,7 +158,7 @@ impl Exec {
 }
 
 fn read_process(path: &Path) -> Result<Process, Failure> {
-    let text =
-        std::fs::read(path).map_err(|error| Failure::new(format!("cannot read the process {}: {error}", path.display())))?;
+    let text = std::fs::read(path)
+        .map_err(|error| Failure::new(format!("cannot read the process {}: {error}", path.display())))?;
     serde_json::from_slice(&text).map_err(|error| Failure::new(format!("{}: {error}", path.display())))
 }

@@ -92,7 +92,14 @@ impl List {
         } else {
             let mut table = Table::new(&["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"]);
             for entry in entries {
-                table.row([entry.id, entry.pid.to_string(), entry.status.into(), entry.bundle, entry.created, entry.owner]);
+                table.row([
+                    entry.id,
+                    entry.pid.to_string(),
+                    entry.status.into(),
+                    entry.bundle,
+                    entry.created,
+                    entry.owner,
+                ]);
             }
             table.print()?;
         }

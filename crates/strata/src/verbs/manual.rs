@@ -41,8 +41,9 @@ impl Manual {
     pub fn execute(self, _: &Context) -> Result<ExitCode, Failure> {
         std::fs::create_dir_all(&self.directory)
             .map_err(|error| Failure::new(format!("cannot make {}: {error}", self.directory.display())))?;
-        clap_mangen::generate_to(Cli::command(), &self.directory)
-            .map_err(|error| Failure::new(format!("cannot write manual pages to {}: {error}", self.directory.display())))?;
+        clap_mangen::generate_to(Cli::command(), &self.directory).map_err(|error| {
+            Failure::new(format!("cannot write manual pages to {}: {error}", self.directory.display()))
+        })?;
         Ok(ExitCode::SUCCESS)
     }
 }

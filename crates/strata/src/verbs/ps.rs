@@ -88,10 +88,9 @@ impl Ps {
             return Ok(ExitCode::SUCCESS);
         }
         let options = if self.ps_options.is_empty() { vec!["-ef".to_string()] } else { self.ps_options.clone() };
-        let output = Command::new("ps")
-            .args(&options)
-            .output()
-            .map_err(|error| Failure::new(format!("cannot run ps: {error}")).hint("install procps, or use --format json"))?;
+        let output = Command::new("ps").args(&options).output().map_err(|error| {
+            Failure::new(format!("cannot run ps: {error}")).hint("install procps, or use --format json")
+        })?;
         if !output.status.success() {
             let text = String::from_utf8_lossy(&output.stderr);
             return Err(Failure::new(format!("ps {}: {}", options.join(" "), text.trim())));
@@ -105,10 +104,9 @@ impl Ps {
 fn select(listing: &str, pids: &[i32]) -> Result<String, Failure> {
     let mut lines = listing.lines();
     let head = lines.next().unwrap_or_default();
-    let column = head
-        .split_whitespace()
-        .position(|name| name == "PID")
-        .ok_or_else(|| Failure::new("ps printed no PID column").hint("use options that show it, such as -ef or -o pid,args"))?;
+    let column = head.split_whitespace().position(|name| name == "PID").ok_or_else(|| {
+        Failure::new("ps printed no PID column").hint("use options that show it, such as -ef or -o pid,args")
+    })?;
     let mut text = format!("{head}\n");
     for line in lines {
         let pid = line.split_whitespace().nth(column).and_then(|word| word.parse::<i32>().ok());

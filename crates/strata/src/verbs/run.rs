@@ -13,10 +13,10 @@ use strata_container::RunOptions;
 use strata_spec::quantity::parse_bytes;
 use strata_spec::runtime::{BlockIo, Cpu, Memory, Mount, Pids, Resources, Rlimit, ThrottleDevice};
 use strata_supervise::workload::{
-    Isolation, NetworkMode, SeccompChoice, Source, Workload, parse_cpus, parse_throttle,
-    parse_tmpfs, parse_ulimit, parse_volume,
+    Isolation, NetworkMode, SeccompChoice, Source, Workload, parse_cpus, parse_throttle, parse_tmpfs, parse_ulimit,
+    parse_volume,
 };
-use strata_supervise::{Request, Lifetime};
+use strata_supervise::{Lifetime, Request};
 
 use super::create::BundleOptions;
 use crate::context::Context;
@@ -200,7 +200,7 @@ impl Run {
     /// Runs the workload.
     pub fn execute(self, context: &Context) -> Result<ExitCode, Failure> {
         strata_container::protect_self()?;
-        if self.is_bundle_form(context)? {
+        if self.is_bundle_form(context) {
             return self.execute_bundle(context);
         }
         let detach = self.detach;
@@ -224,21 +224,28 @@ impl Run {
         Ok(ExitCode::from(outcome.exit_code))
     }
 
-    fn is_bundle_form(&self, context: &Context) -> Result<bool, Failure> {
+    fn is_bundle_form(&self, context: &Context) -> bool {
         let b = &self.bundle;
         if b.bundle.is_some() || b.console_socket.is_some() || b.pid_file.is_some() || b.pidfd_socket.is_some() {
-            return Ok(true);
+            return true;
         }
-        let Some(name) = &self.image else { return Ok(false) };
+        let Some(name) = &self.image else { return false };
         if !self.command.is_empty() || !std::path::Path::new("config.json").exists() {
-            return Ok(false);
+            return false;
         }
-        Ok(context.store()?.resolve(name)?.is_none())
+        // A store that is not there, or not for this user, holds no image of that name.
+        let image = match context.store_root().is_dir() {
+            true => context.store().ok().and_then(|store| store.resolve(name).ok().flatten()),
+            false => None,
+        };
+        image.is_none()
     }
 
     fn execute_bundle(self, context: &Context) -> Result<ExitCode, Failure> {
         let id = self.image.ok_or_else(|| {
-            Failure::new("a bundle needs an id").hint("write `strata run --bundle DIR ID`").code(crate::failure::OCI_FAILED)
+            Failure::new("a bundle needs an id")
+                .hint("write `strata run --bundle DIR ID`")
+                .code(crate::failure::OCI_FAILED)
         })?;
         let options = RunOptions { detach: self.detach, keep: self.keep, started: None };
         let create = self.bundle.create_options(context);
@@ -257,9 +264,9 @@ impl Run {
         };
         let mut sysctls = std::collections::BTreeMap::new();
         for entry in &self.instance.sysctls {
-            let (name, value) = entry
-                .split_once('=')
-                .ok_or_else(|| Failure::new(format!("'{entry}' sets no kernel parameter: write NAME=VALUE")).code(RUN_FAILED))?;
+            let (name, value) = entry.split_once('=').ok_or_else(|| {
+                Failure::new(format!("'{entry}' sets no kernel parameter: write NAME=VALUE")).code(RUN_FAILED)
+            })?;
             sysctls.insert(name.to_string(), value.to_string());
         }
         Ok(Workload {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use strata_image::RunConfig;
 use strata_spec::runtime::User;
-use strata_supervise::container_spec::build;
+use strata_supervise::container_spec::build_for;
 use strata_supervise::workload::{Source, Workload};
 
 use crate::context::Context;
@@ -22,19 +22,22 @@ pub struct Spec {
 
 impl Spec {
     /// Writes the sample; an existing file is kept.
-    pub fn execute(self, _: &Context) -> Result<ExitCode, Failure> {
+    pub fn execute(self, context: &Context) -> Result<ExitCode, Failure> {
         let path = self.bundle.as_deref().unwrap_or(Path::new(".")).join("config.json");
         let mut workload = Workload::new(Source::Directory("rootfs".into()), vec!["sh".into()]);
         workload.terminal = true;
         workload.read_only = true;
-        let mut spec = build("strata", &workload, Path::new("rootfs"), &RunConfig::default(), User::default())?;
+        let rootless = context.global.rootless == "true";
+        let mut spec =
+            build_for("strata", &workload, Path::new("rootfs"), &RunConfig::default(), User::default(), rootless)?;
         if let Some(linux) = &mut spec.linux {
             // The runtime derives it from the container's id.
             linux.cgroups_path = None;
         }
         let text = serde_json::to_string_pretty(&spec)? + "\n";
         let mut file = std::fs::File::create_new(&path).map_err(|error| {
-            Failure::new(format!("cannot write {}: {error}", path.display())).hint("an existing config.json is kept: move it away first")
+            Failure::new(format!("cannot write {}: {error}", path.display()))
+                .hint("an existing config.json is kept: move it away first")
         })?;
         std::io::Write::write_all(&mut file, text.as_bytes())?;
         Ok(ExitCode::SUCCESS)

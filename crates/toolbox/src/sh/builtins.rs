@@ -522,16 +522,16 @@ fn umask(shell: &mut Shell, args: &[&[u8]]) -> Result {
 fn ulimit(shell: &mut Shell, args: &[&[u8]]) -> Result {
     // Letter, resource, bytes per unit, name.
     const LIMITS: [(u8, u32, u64, &str); 10] = [
-        (b't', libc::RLIMIT_CPU, 1, "cpu time (seconds)"),
-        (b'f', libc::RLIMIT_FSIZE, 512, "file size (512-byte blocks)"),
-        (b'd', libc::RLIMIT_DATA, 1024, "data (KiB)"),
-        (b's', libc::RLIMIT_STACK, 1024, "stack (KiB)"),
-        (b'c', libc::RLIMIT_CORE, 512, "core file (512-byte blocks)"),
-        (b'm', libc::RLIMIT_RSS, 1024, "resident memory (KiB)"),
-        (b'l', libc::RLIMIT_MEMLOCK, 1024, "locked memory (KiB)"),
-        (b'p', libc::RLIMIT_NPROC, 1, "processes"),
-        (b'n', libc::RLIMIT_NOFILE, 1, "open files"),
-        (b'v', libc::RLIMIT_AS, 1024, "address space (KiB)"),
+        (b't', libc::RLIMIT_CPU as u32, 1, "cpu time (seconds)"),
+        (b'f', libc::RLIMIT_FSIZE as u32, 512, "file size (512-byte blocks)"),
+        (b'd', libc::RLIMIT_DATA as u32, 1024, "data (KiB)"),
+        (b's', libc::RLIMIT_STACK as u32, 1024, "stack (KiB)"),
+        (b'c', libc::RLIMIT_CORE as u32, 512, "core file (512-byte blocks)"),
+        (b'm', libc::RLIMIT_RSS as u32, 1024, "resident memory (KiB)"),
+        (b'l', libc::RLIMIT_MEMLOCK as u32, 1024, "locked memory (KiB)"),
+        (b'p', libc::RLIMIT_NPROC as u32, 1, "processes"),
+        (b'n', libc::RLIMIT_NOFILE as u32, 1, "open files"),
+        (b'v', libc::RLIMIT_AS as u32, 1024, "address space (KiB)"),
     ];
     let (mut soft, mut hard, mut which, mut value) = (true, true, b'f', None);
     for arg in &args[1..] {
