@@ -32,7 +32,7 @@ use crate::{
         apply::{self, ApplyError, Marks},
         archive::ArchiveError,
         decode,
-        merge::{DIRECTORY, copy_merged, copy_xattrs},
+        merge::{DIRECTORY, copy_merged, copy_xattrs, times},
     },
     store::{Layer, Use, read_json, to_json},
 };
@@ -301,6 +301,9 @@ impl Store {
         let fd = open_dir(&dir)?;
         rustix::fs::syncfs(&fd).map_err(Error::io("cannot sync", &dir))?;
         for entry in fs::read_dir(&dir).map_err(Error::io("cannot read", &dir))?.flatten() {
+            if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                continue;
+            }
             let path = entry.path().join("layer.json");
             if let Some(mut file) = read_json::<LayerFile>(&path, "layer")?
                 && !file.synced
@@ -341,7 +344,7 @@ fn open_dir(path: &Path) -> Result<OwnedFd, Error> {
     openat(rustix::fs::CWD, path, DIRECTORY, Mode::empty()).map_err(Error::io("cannot open", path))
 }
 
-/// Gives `to` owner, mode and attributes of `from`.
+/// Gives `to` owner, mode, attributes and times of `from`.
 fn like(from: &Path, to: &Path) -> Result<(), Error> {
     let (source, target) = (open_dir(from)?, open_dir(to)?);
     let copy = || -> io::Result<()> {
@@ -351,7 +354,8 @@ fn like(from: &Path, to: &Path) -> Result<(), Error> {
             result => result?,
         }
         rustix::fs::fchmod(&target, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
-        copy_xattrs(&source, &target)
+        copy_xattrs(&source, &target)?;
+        Ok(rustix::fs::futimens(&target, &times(&stat))?)
     };
     copy().map_err(Error::io("cannot set the attributes of", to))
 }

@@ -105,3 +105,38 @@ fn id(text: &str) -> Option<u32> {
     }
     text.parse().ok().filter(|&id| id != u32::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nwww:x:33:34::/:\nshort\n12:x:99:98::/:\nbad:x:many:1::/:\n";
+    const GROUP: &str = "root:x:0:\nwww:x:34:\ndisk:x:6:root,www\nvideo:x:44:www\nother:x:7:nobody\n";
+
+    fn ids(text: &str) -> (u32, u32, Vec<u32>) {
+        let user = resolve(PASSWD, GROUP, text).unwrap();
+        (user.uid, user.gid, user.additional_gids)
+    }
+
+    #[test]
+    fn resolve_covers_every_form_of_the_specification() {
+        assert_eq!(ids(""), (0, 0, vec![6]));
+        assert_eq!(ids("www"), (33, 34, vec![6, 44]));
+        assert_eq!(ids("33"), (33, 34, vec![6, 44]));
+        assert_eq!(ids("www:video"), (33, 44, vec![]));
+        assert_eq!(ids("www:5"), (33, 5, vec![]));
+        assert_eq!(ids("1000"), (1000, 0, vec![]));
+        assert_eq!(ids("1000:1000"), (1000, 1000, vec![]));
+        assert_eq!(ids("1000:disk"), (1000, 6, vec![]));
+        // A user may be called by a number.
+        assert_eq!(ids("12"), (99, 98, vec![]));
+    }
+
+    #[test]
+    fn resolve_unknown_or_malformed_returns_the_name() {
+        for text in ["nobody", "www:nogroup", "www:", "www:a:b", "bad", "4294967295", "-1", "1:4294967295"] {
+            let error = resolve(PASSWD, GROUP, text).unwrap_err().to_string();
+            assert!(error.contains(&format!("`{text}`")), "{error}");
+        }
+    }
+}

@@ -1,5 +1,7 @@
 //! Images beside the tools others use: what skopeo and umoci make is read, what is written they read, and trees agree.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panic")]
+
 mod common;
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};

@@ -4,7 +4,7 @@
 //! The field encodings are the `tar` crate's. Its entry iterator is not used: it keeps extended headers of any
 //! size in memory and does not know the PAX sparse formats.
 
-use std::io::{self, BufRead};
+use std::io::{self, BufRead, Read as _};
 
 use tar::{EntryType, Header};
 
@@ -126,11 +126,16 @@ impl<R: BufRead> Archive<R> {
     pub fn next_entry(&mut self) -> Result<Option<Entry>, ArchiveError> {
         let mut pax = self.global.clone();
         let (mut long_name, mut long_link) = (None, None);
+        let mut extended = false;
         loop {
             self.skip_content()?;
-            let Some(header) = self.header()? else { return Ok(None) };
+            let Some(header) = self.header()? else {
+                // An extended header belongs to an entry.
+                return if extended { Err(ArchiveError::Truncated) } else { Ok(None) };
+            };
             let size = header.entry_size().map_err(|_| malformed("a header's size is no number"))?;
             let kind = header.entry_type();
+            extended = matches!(kind, EntryType::XHeader | EntryType::GNULongName | EntryType::GNULongLink);
             match kind {
                 EntryType::XHeader => pax.records(&self.extension(size)?)?,
                 EntryType::XGlobalHeader => {
@@ -560,4 +565,18 @@ fn time(value: &[u8]) -> Result<(i64, u32), ArchiveError> {
         (true, 0) => (-seconds, 0),
         (true, _) => (-seconds - 1, 1_000_000_000 - nanos),
     })
+}
+
+/// Reads a whole archive, compressed or not, and drops what it says: an entry point for fuzzing, and for finding damage.
+/// Returns the number of entries.
+pub fn scan(input: impl io::Read + Send, limits: Limits) -> Result<u64, ArchiveError> {
+    let (plain, _) = super::decode::decoder(input)?;
+    let mut archive = Archive::new(io::BufReader::new(plain.take(limits.bytes)), limits);
+    let mut entries = 0;
+    while let Some(entry) = archive.next_entry()? {
+        entries += 1;
+        archive.content::<ArchiveError>(&entry, |_, _| Ok(()))?;
+    }
+    archive.drain()?;
+    Ok(entries)
 }

@@ -128,7 +128,7 @@ pub(crate) fn copy_xattrs(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
-fn times(stat: &fs::Stat) -> Timestamps {
+pub(crate) fn times(stat: &fs::Stat) -> Timestamps {
     let at = |seconds, nanos: u64| Timespec { tv_sec: seconds, tv_nsec: i64::try_from(nanos).unwrap_or(0) };
     Timestamps {
         last_access: at(stat.st_atime, stat.st_atime_nsec),

@@ -1,10 +1,11 @@
 //! Hand-made layers and archives, and descriptions of trees.
 #![allow(dead_code, reason = "each test program uses a part")]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test fails by panic and says what it skips")]
 
 use std::{
     collections::BTreeMap,
     fs,
-    io::{self, Write},
+    io::Write,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::Command,
@@ -40,6 +41,32 @@ pub fn skip(name: &str, reason: &str) {
 pub fn run(command: &mut Command) {
     let output = command.output().unwrap();
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A directory that is unmounted and removed at the end, also of a test that fails.
+pub struct Temp(tempfile::TempDir);
+
+impl Temp {
+    pub fn new() -> Temp {
+        Temp(tempfile::tempdir().unwrap())
+    }
+
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Temp {
+    fn drop(&mut self) {
+        let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let below = |line: &&str| line.split(' ').nth(4).is_some_and(|at| Path::new(at).starts_with(self.0.path()));
+        let mounts: Vec<&str> = text.lines().filter(below).collect();
+        for line in mounts.iter().rev() {
+            let at = line.split(' ').nth(4).unwrap_or_default();
+            // Spaces, commas and the like are octal there; the names here have only a backslash.
+            let _ = strata_image::unmount_rootfs(Path::new(&at.replace("\\134", "\\")));
+        }
+    }
 }
 
 /// A tar stream of entries with content.
@@ -161,7 +188,9 @@ pub fn describe(root: &Path) -> BTreeMap<String, String> {
             }
         }
         let (mode, uid, gid) = (meta.mode(), meta.uid(), meta.gid());
-        let time = format!("{}.{}", meta.mtime(), meta.mtime_nsec());
+        // A whiteout was made when it was unpacked.
+        let whiteout = mode & 0o170_000 == 0o020_000 && meta.rdev() == 0;
+        let time = if whiteout { String::new() } else { format!("{}.{}", meta.mtime(), meta.mtime_nsec()) };
         found.insert(name, format!("{mode:o} {uid}:{gid} {time} {content}{xattrs}"));
     }
     found
@@ -173,9 +202,4 @@ pub fn differences(one: &BTreeMap<String, String>, other: &BTreeMap<String, Stri
         .filter(|key| one.get(*key) != other.get(*key))
         .map(|key| format!("{key}: {:?} / {:?}", one.get(key), other.get(key)))
         .collect()
-}
-
-/// Reads nothing.
-pub fn empty() -> io::Empty {
-    io::empty()
 }
