@@ -137,6 +137,9 @@ impl Init {
         if self.namespaces.cgroup {
             sys::unshare(libc::CLONE_NEWCGROUP).context(|| "make the cgroup namespace".into())?;
         }
+        if self.namespaces.network {
+            netdev::loopback_up()?;
+        }
         self.namespaces.join.clear();
         Ok(())
     }

@@ -18,6 +18,7 @@ pub const ALL: &[Test] = &[
     ("the_life_of_a_container", the_life_of_a_container),
     ("the_world_inside", the_world_inside),
     ("namespaces_are_new_or_joined", namespaces_are_new_or_joined),
+    ("a_new_network_has_its_loopback", a_new_network_has_its_loopback),
     ("a_user_namespace_maps_ids", a_user_namespace_maps_ids),
     ("clocks_have_offsets", clocks_have_offsets),
     ("mounts_and_their_options", mounts_and_their_options),
@@ -200,6 +201,21 @@ fn namespaces_are_new_or_joined() {
     assert!(s.run(&id("ns-b")).fails().contains("/proc/self/nothing"));
     s.act("delete", &first, &["force"]).ok();
     s.nothing_left(&[&first, &id("ns-b")]);
+}
+
+fn a_new_network_has_its_loopback() {
+    let mut s = Scene::new(&["read", "/sys/class/net/lo/flags", "read", "/proc/net/fib_trie"]);
+    let up = |s: &Scene| {
+        let out = s.run(&id("lo")).ok();
+        assert_eq!(out.lines().next(), Some("0x9"), "up, and a loopback interface: {out}");
+        assert!(out.contains("127.0.0.1"), "{out}");
+    };
+    up(&s);
+    s.namespace("user", None);
+    s.config["linux"]["uidMappings"] = json!([{"containerID": 0, "hostID": 0, "size": 1000}]);
+    s.config["linux"]["gidMappings"] = json!([{"containerID": 0, "hostID": 0, "size": 1000}]);
+    up(&s);
+    s.nothing_left(&[&id("lo")]);
 }
 
 fn a_user_namespace_maps_ids() {
