@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use strata_spec::runtime::Device;
 
 use crate::error::{Context, Error};
+use crate::mount_options::Attributes;
 use crate::mounts;
 use crate::paths::Root;
 
@@ -123,8 +124,11 @@ fn make(root: &Root, node: &Node<'_>, bind: bool, dev: Option<&OwnedFd>) -> Resu
     }
 }
 
+/// The mount is read-only, so that the host's node keeps its mode, owner and times; the device can be written.
 fn bind_host(root: &Root, path: &Path) -> Result<(), Error> {
+    const NODE_KEPT: Attributes = Attributes { set: libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID, clear: 0 };
     let source = mounts::clone_tree(path, false).on_path("bind the host's device", path)?;
+    mounts::set_attributes(source.as_fd(), false, NODE_KEPT).on_path("protect the host's device", path)?;
     let target = root.make_file(path).on_path("make the mount point", path)?;
     mounts::attach(source.as_fd(), target.as_fd()).on_path("bind the host's device to", path)
 }

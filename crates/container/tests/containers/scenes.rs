@@ -22,6 +22,7 @@ pub const ALL: &[Test] = &[
     ("a_user_namespace_maps_ids", a_user_namespace_maps_ids),
     ("clocks_have_offsets", clocks_have_offsets),
     ("mounts_and_their_options", mounts_and_their_options),
+    ("the_hosts_nodes_are_not_the_containers", the_hosts_nodes_are_not_the_containers),
     ("propagation_follows_the_configuration", propagation_follows_the_configuration),
     ("no_path_leads_out", no_path_leads_out),
     ("the_runtime_cannot_be_written", the_runtime_cannot_be_written),
@@ -339,6 +340,27 @@ fn mounts_and_their_options() {
     let said = s.run(&id("mounts")).fails();
     assert!(said.contains("/bad") && said.contains("nosuchoption"), "{said}");
     s.nothing_left(&[&id("mounts")]);
+}
+
+fn the_hosts_nodes_are_not_the_containers() {
+    // The mode that they have anyway.
+    let mut s =
+        Scene::new(&["chmod", "/proc/keys", "666", "chmod", "/proc/timer_list", "666", "write", "/proc/keys", "x"]);
+    s.config["linux"]["maskedPaths"] = json!(["/proc/keys", "/proc/timer_list"]);
+    let out = s.run(&id("nodes")).ok();
+    let lines: Vec<&str> = out.lines().collect();
+    assert!(lines[0].contains("Read-only") && lines[1].contains("Read-only"), "{out}");
+    assert_eq!(lines[2], "written");
+    // In a user namespace that has the host's root.
+    s.namespace("user", None);
+    s.config["linux"]["uidMappings"] = json!([{"containerID": 0, "hostID": 0, "size": 1000}]);
+    s.config["linux"]["gidMappings"] = json!([{"containerID": 0, "hostID": 0, "size": 1000}]);
+    s.args(&["chmod", "/proc/keys", "666", "chmod", "/dev/null", "666", "write", "/dev/null", "x"]);
+    let out = s.run(&id("nodes")).ok();
+    let lines: Vec<&str> = out.lines().collect();
+    assert!(lines[0].contains("Read-only") && lines[1].contains("Read-only"), "{out}");
+    assert_eq!(lines[2], "written");
+    s.nothing_left(&[&id("nodes")]);
 }
 
 fn propagation_follows_the_configuration() {
