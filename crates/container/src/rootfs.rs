@@ -119,7 +119,7 @@ impl Rootfs {
             other => other?,
         };
         let copy = mounts::clone_tree_of(target.as_fd(), true)?;
-        mounts::set_attributes(copy.as_fd(), false, READ_ONLY)?;
+        mounts::set_attributes(copy.as_fd(), true, READ_ONLY)?;
         mounts::attach(copy.as_fd(), target.as_fd())
     }
 

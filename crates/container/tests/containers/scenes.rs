@@ -23,6 +23,7 @@ pub const ALL: &[Test] = &[
     ("clocks_have_offsets", clocks_have_offsets),
     ("mounts_and_their_options", mounts_and_their_options),
     ("the_hosts_nodes_are_not_the_containers", the_hosts_nodes_are_not_the_containers),
+    ("read_only_is_all_below", read_only_is_all_below),
     ("propagation_follows_the_configuration", propagation_follows_the_configuration),
     ("no_path_leads_out", no_path_leads_out),
     ("the_runtime_cannot_be_written", the_runtime_cannot_be_written),
@@ -361,6 +362,19 @@ fn the_hosts_nodes_are_not_the_containers() {
     assert!(lines[0].contains("Read-only") && lines[1].contains("Read-only"), "{out}");
     assert_eq!(lines[2], "written");
     s.nothing_left(&[&id("nodes")]);
+}
+
+fn read_only_is_all_below() {
+    let mut s = Scene::new(&["write", "/data/x", "1", "write", "/data/below/x", "1"]);
+    for dir in ["src", "below", "src/below"] {
+        std::fs::create_dir_all(s.dir.join(dir)).unwrap();
+    }
+    s.mount(json!({"destination": "/data", "type": "bind", "source": "src", "options": ["bind"]}));
+    s.mount(json!({"destination": "/data/below", "type": "bind", "source": "below", "options": ["bind"]}));
+    s.config["linux"]["readonlyPaths"] = json!(["/data"]);
+    let out = s.run(&id("below")).ok();
+    assert_eq!(out.lines().filter(|l| l.contains("Read-only")).count(), 2, "{out}");
+    s.nothing_left(&[&id("below")]);
 }
 
 fn propagation_follows_the_configuration() {
