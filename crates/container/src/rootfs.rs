@@ -51,9 +51,14 @@ impl Rootfs {
             return Ok(Rootfs { root, path: path.to_owned(), own_namespace });
         }
         let configured = linux.rootfs_propagation.as_deref().and_then(mount_options::propagation);
-        // As runc does: without a wish the host's mounts go on to appear in what the container shares of it, and
-        // nothing comes back.
-        let propagation = configured.unwrap_or(Propagation::DOWNSTREAM | Propagation::REC);
+        let propagation = match configured {
+            // What is unbindable cannot be cloned below; it becomes that when it is entered.
+            Some(wish) if wish.contains(Propagation::UNBINDABLE) => Propagation::PRIVATE | Propagation::REC,
+            Some(wish) => wish,
+            // As runc does: without a wish the host's mounts go on to appear in what the container shares of it, and
+            // nothing comes back.
+            None => Propagation::DOWNSTREAM | Propagation::REC,
+        };
         rustix::mount::mount_change("/", propagation).context(|| "set the propagation of /".into())?;
         if propagation.contains(Propagation::SHARED) {
             parent_private(path)?;

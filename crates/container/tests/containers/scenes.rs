@@ -387,8 +387,13 @@ fn propagation_follows_the_configuration() {
         assert!(line.contains(tag), "{line}");
         s.config["mounts"].as_array_mut().unwrap().pop();
     }
-    for (wish, tag, there) in [("shared", "shared:", true), ("private", "shared:", false), ("rslave", "shared:", false)]
-    {
+    for (wish, tag, there) in [
+        ("shared", "shared:", true),
+        ("private", "shared:", false),
+        ("rslave", "shared:", false),
+        ("unbindable", "unbindable", true),
+        ("runbindable", "unbindable", true),
+    ] {
         s.config["linux"]["rootfsPropagation"] = json!(wish);
         let out = s.run(&id("prop")).ok();
         let root = out.lines().find(|l| l.contains(" / / ") || l.contains("rootfs / ")).unwrap();
