@@ -16,9 +16,9 @@ pub(crate) struct Proc {
     fd: OwnedFd,
 }
 
-const PROC_SUPER_MAGIC: u64 = 0x9fa0;
+pub(crate) const PROC_SUPER_MAGIC: u64 = 0x9fa0;
 /// Inode number of procfs's root directory.
-const PROC_ROOT_INO: u64 = 1;
+pub(crate) const PROC_ROOT_INO: u64 = 1;
 
 impl Proc {
     pub(crate) fn open() -> Result<Proc, Error> {

@@ -425,6 +425,14 @@ fn no_path_leads_out() {
     std::os::unix::fs::symlink("/tmp", s.rootfs().join("proc")).unwrap();
     assert!(s.run(&id("out")).fails().contains("symbolic link"));
     std::fs::remove_file(s.rootfs().join("proc")).unwrap();
+    // And a bind on it must show a whole procfs.
+    std::fs::create_dir(s.rootfs().join("proc")).unwrap();
+    let own = s.config["mounts"][0].take();
+    for part in ["/proc/1", "/proc/sys", "/tmp"] {
+        s.config["mounts"][0] = json!({"destination": "/proc", "type": "bind", "source": part, "options": ["rbind"]});
+        assert!(s.run(&id("out")).fails().contains("not the root of a procfs"), "{part}");
+    }
+    s.config["mounts"][0] = own;
     // Nor may a mount go where procfs is.
     std::os::unix::fs::symlink("/proc/self/attr", s.rootfs().join("disguise")).unwrap();
     s.mount(json!({"destination": "/disguise", "type": "tmpfs", "source": "tmpfs"}));
