@@ -719,6 +719,14 @@ fn a_terminal_goes_to_the_console_socket() {
     let _ = std::fs::remove_file(s.rootfs().join("dev/console"));
     std::os::unix::fs::symlink("/proc/sys/kernel/core_pattern", s.rootfs().join("dev/console")).unwrap();
     assert!(s.run(&id("tty")).fails().contains("symbolic link"));
+    // A device of the image's is not opened to see what it is: opening this one, which has no driver, would fail.
+    s.config["mounts"].as_array_mut().unwrap().retain(|m| m["destination"] != "/dev/pts");
+    let (kind, number) = (rustix::fs::FileType::CharacterDevice, rustix::fs::makedev(4095, 1));
+    let (dir, mode) = (rustix::fs::CWD, rustix::fs::Mode::from_raw_mode(0o600));
+    std::fs::create_dir_all(s.rootfs().join("dev/pts")).unwrap();
+    rustix::fs::mknodat(dir, s.rootfs().join("dev/pts/ptmx"), kind, mode, number).unwrap();
+    let said = s.run(&id("tty")).fails();
+    assert!(said.contains("is not the pseudo-terminal multiplexer"), "{said}");
     s.nothing_left(&[&id("tty")]);
 }
 
