@@ -91,7 +91,7 @@ impl Rootfs {
             late.extend(mounts::make(around, mount, tree)?);
         }
         if own_dev {
-            devices::make_all(around.root, &linux.devices, around.user_namespace)?;
+            devices::make_all(around.root, &linux.devices, &spec.mounts, around.user_namespace)?;
         }
         Ok(late)
     }

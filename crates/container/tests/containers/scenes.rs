@@ -24,6 +24,7 @@ pub const ALL: &[Test] = &[
     ("mounts_and_their_options", mounts_and_their_options),
     ("the_hosts_nodes_are_not_the_containers", the_hosts_nodes_are_not_the_containers),
     ("read_only_is_all_below", read_only_is_all_below),
+    ("a_file_that_is_not_the_device_is_refused", a_file_that_is_not_the_device_is_refused),
     ("propagation_follows_the_configuration", propagation_follows_the_configuration),
     ("no_path_leads_out", no_path_leads_out),
     ("the_runtime_cannot_be_written", the_runtime_cannot_be_written),
@@ -375,6 +376,40 @@ fn read_only_is_all_below() {
     let out = s.run(&id("below")).ok();
     assert_eq!(out.lines().filter(|l| l.contains("Read-only")).count(), 2, "{out}");
     s.nothing_left(&[&id("below")]);
+}
+
+fn a_file_that_is_not_the_device_is_refused() {
+    let mut s = Scene::new(&["stat", "/dev/null", "stat", "/opt/node"]);
+    s.config["mounts"].as_array_mut().unwrap().retain(|m| !m["destination"].as_str().unwrap().starts_with("/dev"));
+    // What an image brings may serve if it is the device.
+    std::fs::create_dir_all(s.rootfs().join("dev")).unwrap();
+    std::fs::create_dir_all(s.rootfs().join("opt")).unwrap();
+    let node = |name: &str, minor| {
+        let _ = std::fs::remove_file(s.rootfs().join(name));
+        let kind = rustix::fs::FileType::CharacterDevice;
+        let (mode, number) = (rustix::fs::Mode::from_raw_mode(0o640), rustix::fs::makedev(1, minor));
+        rustix::fs::mknodat(rustix::fs::CWD, s.rootfs().join(name), kind, mode, number).unwrap();
+    };
+    node("dev/null", 3);
+    node("opt/node", 5);
+    let mut config = s.config.clone();
+    config["linux"]["devices"] = json!([{"path": "/opt/node", "type": "c", "major": 1, "minor": 5}]);
+    s.config = config.clone();
+    assert_eq!(s.run(&id("device")).ok(), "/dev/null 20640 0:0\n/opt/node 20640 0:0");
+    s.config["linux"]["devices"][0]["minor"] = json!(7);
+    let said = s.run(&id("device")).fails();
+    assert!(said.contains("/opt/node") && said.contains("1:7"), "{said}");
+    s.config["linux"]["devices"][0]["type"] = json!("p");
+    assert!(s.run(&id("device")).fails().contains("FIFO"));
+    s.config = config;
+    std::fs::remove_file(s.rootfs().join("dev/null")).unwrap();
+    std::fs::write(s.rootfs().join("dev/null"), "").unwrap();
+    assert!(s.run(&id("device")).fails().contains("/dev/null"));
+    // Whoever mounts another one there means it.
+    s.mount(json!({"destination": "/dev/random", "type": "bind", "source": "/dev/urandom", "options": ["bind"]}));
+    s.mount(json!({"destination": "/dev/null", "type": "bind", "source": "/dev/full", "options": ["bind"]}));
+    s.run(&id("device")).ok();
+    s.nothing_left(&[&id("device")]);
 }
 
 fn propagation_follows_the_configuration() {
