@@ -944,6 +944,17 @@ fn without_pivot_and_without_mount_namespace() {
     s.config["linux"]["namespaces"] = json!([{"type": "pid"}]);
     s.config["hostname"] = json!(null);
     assert_eq!(s.run(&id("nopivot")).ok(), "bin dev proc sys\n1");
+    // The host's by its path is no other, for the program and for others that join it.
+    s.namespace("mount", Some("/proc/self/ns/mnt".into()));
+    s.namespace("uts", Some("/proc/self/ns/uts".into()));
+    assert_eq!(s.run(&id("nopivot")).ok(), "bin dev proc sys\n1");
+    s.args(&["sleep", "30"]);
+    s.act("create", &id("nopivot"), &[]).ok();
+    assert_eq!(s.act("exec", &id("nopivot"), &["probe", "list", "/"]).ok(), "bin dev proc sys");
+    s.act("delete", &id("nopivot"), &["force"]).ok();
+    s.config["hostname"] = json!("other");
+    assert!(s.run(&id("nopivot")).fails().contains("not the host's"));
+    s.config["hostname"] = json!(null);
     s.mount(json!({"destination": "/proc", "type": "proc"}));
     assert!(s.run(&id("nopivot")).fails().contains("mount namespace"));
     s.nothing_left(&[&id("nopivot")]);
