@@ -164,6 +164,7 @@ impl Init {
             bundle: &self.bundle,
             label: self.linux.mount_label.as_deref(),
             user_namespace: self.user_namespace,
+            own: &self.namespaces.own,
             cgroup: self.cgroup.as_ref(),
             cgroup_namespace: self.cgroup_namespace,
         };

@@ -25,6 +25,7 @@ pub const ALL: &[Test] = &[
     ("the_hosts_nodes_are_not_the_containers", the_hosts_nodes_are_not_the_containers),
     ("read_only_is_all_below", read_only_is_all_below),
     ("a_file_that_is_not_the_device_is_refused", a_file_that_is_not_the_device_is_refused),
+    ("the_hosts_proc_is_not_shown", the_hosts_proc_is_not_shown),
     ("propagation_follows_the_configuration", propagation_follows_the_configuration),
     ("no_path_leads_out", no_path_leads_out),
     ("the_runtime_cannot_be_written", the_runtime_cannot_be_written),
@@ -410,6 +411,29 @@ fn a_file_that_is_not_the_device_is_refused() {
     s.mount(json!({"destination": "/dev/null", "type": "bind", "source": "/dev/full", "options": ["bind"]}));
     s.run(&id("device")).ok();
     s.nothing_left(&[&id("device")]);
+}
+
+fn the_hosts_proc_is_not_shown() {
+    let mut s = Scene::new(&["pid", "read", "/proc/1/comm"]);
+    s.namespace("user", None);
+    s.config["linux"]["uidMappings"] = json!([{"containerID": 0, "hostID": 0, "size": 1000}]);
+    s.config["linux"]["gidMappings"] = json!([{"containerID": 0, "hostID": 0, "size": 1000}]);
+    assert_eq!(s.run(&id("covered")).ok(), "1\nprobe");
+    // As inside of an outer container, where a part of /proc is covered.
+    let covered = |s: &Scene| -> crate::bundle::Done {
+        let command = s.command("run", &id("covered"), &[]);
+        let mut outer = std::process::Command::new("unshare");
+        outer.args(["--mount", "sh", "-c", "mount -t tmpfs none /proc/sys && exec \"$@\"", "sh"]);
+        outer.arg(command.get_program()).args(command.get_args()).stdin(Stdio::null());
+        outer.output().unwrap().into()
+    };
+    let said = covered(&s).fails();
+    assert!(said.contains("/proc") && said.contains("partly covered"), "{said}");
+    // Whoever shares the host's processes may see them.
+    s.config["linux"]["namespaces"].as_array_mut().unwrap().retain(|n| n["type"] != "pid");
+    let out = covered(&s).ok();
+    assert_eq!(out.lines().nth(1), std::fs::read_to_string("/proc/1/comm").unwrap().lines().next(), "{out}");
+    s.nothing_left(&[&id("covered")]);
 }
 
 fn propagation_follows_the_configuration() {
