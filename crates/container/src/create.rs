@@ -173,7 +173,7 @@ fn prepare(
         return Err(Error::invalid("process", "there is none, so there is nothing to run"));
     }
     let own_mounts = namespaces.has(NamespaceKind::Mount);
-    let entrance = match (own_mounts, options.no_pivot) {
+    let entrance = match (namespaces.new_one(NamespaceKind::Mount), options.no_pivot) {
         (false, _) => Entrance::Chroot,
         (true, true) => Entrance::Move,
         (true, false) => Entrance::Pivot,

@@ -129,7 +129,7 @@ fn prepare(
         cgroup,
         initial_affinity,
         console,
-        chroot: (!namespaces.has(NamespaceKind::Mount)).then(|| record.rootfs.clone()),
+        chroot: (!namespaces.new_one(NamespaceKind::Mount)).then(|| record.rootfs.clone()),
     })
 }
 

@@ -26,6 +26,7 @@ pub const ALL: &[Test] = &[
     ("read_only_is_all_below", read_only_is_all_below),
     ("a_file_that_is_not_the_device_is_refused", a_file_that_is_not_the_device_is_refused),
     ("the_hosts_proc_is_not_shown", the_hosts_proc_is_not_shown),
+    ("a_joined_mount_namespace_keeps_its_root", a_joined_mount_namespace_keeps_its_root),
     ("propagation_follows_the_configuration", propagation_follows_the_configuration),
     ("no_path_leads_out", no_path_leads_out),
     ("the_runtime_cannot_be_written", the_runtime_cannot_be_written),
@@ -434,6 +435,44 @@ fn the_hosts_proc_is_not_shown() {
     let out = covered(&s).ok();
     assert_eq!(out.lines().nth(1), std::fs::read_to_string("/proc/1/comm").unwrap().lines().next(), "{out}");
     s.nothing_left(&[&id("covered")]);
+}
+
+fn a_joined_mount_namespace_keeps_its_root() {
+    let mut holder = std::process::Command::new("unshare")
+        .args(["--mount", "--propagation", "unchanged", "sleep", "30"])
+        .spawn()
+        .unwrap();
+    let link = format!("/proc/{}/ns/mnt", holder.id());
+    let own = std::fs::read_link("/proc/self/ns/mnt").unwrap();
+    for _ in 0..500 {
+        if std::fs::read_link(&link).is_ok_and(|l| l != own) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let root = |pid: u32| {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap();
+        let line = text.lines().find(|l| l.split(' ').nth(4) == Some("/")).unwrap().to_owned();
+        line.split(' ').skip(2).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let before = root(holder.id());
+    let mut s = Scene::new(&["list", "/", "link", "/proc/self/ns/mnt", "write", "/proc/sys/kernel/domainname", "x"]);
+    s.namespace("mount", Some(link.clone()));
+    let theirs = std::fs::read_link(&link).unwrap();
+    s.act("create", &id("joined"), &[]).ok();
+    assert_eq!(s.act("exec", &id("joined"), &["probe", "list", "/"]).ok(), "bin dev proc sys");
+    s.act("delete", &id("joined"), &["force"]).ok();
+    let out = s.run(&id("joined")).ok();
+    let lines: Vec<&str> = out.lines().collect();
+    assert_eq!((lines[0], Path::new(lines[1])), ("bin dev proc sys", theirs.as_path()));
+    assert!(lines[2].contains("Read-only"), "{out}");
+    assert_eq!(root(holder.id()), before, "the root of those who were there is as it was");
+    assert!(Path::new(&format!("/proc/{}/root/{}", holder.id(), s.dir.display())).exists());
+    let host = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!host.contains(&s.dir.display().to_string()), "{host}");
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    s.nothing_left(&[&id("joined")]);
 }
 
 fn propagation_follows_the_configuration() {
