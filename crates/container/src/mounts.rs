@@ -153,7 +153,12 @@ fn bind(
 ) -> Result<(), Error> {
     let source = around.bundle.join(mount.source.as_deref().unwrap_or(Path::new("")));
     let tree = match tree {
-        Some(tree) => tree,
+        Some(tree) => {
+            // The runtime has opened it on the host, where mounts below it would appear as well.
+            let downstream = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+            set_propagation(tree.as_fd(), downstream).on_path("cut off from the host", &source)?;
+            tree
+        }
         None => clone_tree(&source, options.recursive_bind).on_path("bind", &source)?,
     };
     let target = if paths::is_dir(&tree).on_path("examine", &source)? {

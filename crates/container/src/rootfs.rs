@@ -68,13 +68,17 @@ impl Rootfs {
         if joined || propagation.contains(Propagation::SHARED) {
             parent_private(path)?;
         }
+        let theirs = joined || tree.is_some();
         let tree = match tree {
             Some(tree) => tree,
             None => mounts::clone_tree(path, true).on_path("bind the root file system", path)?,
         };
-        if joined {
-            mounts::set_propagation(tree.as_fd(), propagation | Propagation::REC)
-                .on_path("set the propagation of", path)?;
+        if theirs {
+            // It is not of what has just been cut off: what is mounted on it would appear there as well.
+            let private = propagation.contains(Propagation::PRIVATE);
+            let cut = if private { Propagation::PRIVATE } else { Propagation::DOWNSTREAM };
+            mounts::set_propagation(tree.as_fd(), cut | Propagation::REC)
+                .on_path("cut off the root file system", path)?;
         }
         let target = rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .on_path("open the root file system", path)?;

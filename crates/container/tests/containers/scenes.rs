@@ -27,6 +27,7 @@ pub const ALL: &[Test] = &[
     ("a_file_that_is_not_the_device_is_refused", a_file_that_is_not_the_device_is_refused),
     ("the_hosts_proc_is_not_shown", the_hosts_proc_is_not_shown),
     ("a_joined_mount_namespace_keeps_its_root", a_joined_mount_namespace_keeps_its_root),
+    ("shared_mounts_of_the_host_get_nothing", shared_mounts_of_the_host_get_nothing),
     ("propagation_follows_the_configuration", propagation_follows_the_configuration),
     ("no_path_leads_out", no_path_leads_out),
     ("the_runtime_cannot_be_written", the_runtime_cannot_be_written),
@@ -473,6 +474,27 @@ fn a_joined_mount_namespace_keeps_its_root() {
     holder.kill().unwrap();
     holder.wait().unwrap();
     s.nothing_left(&[&id("joined")]);
+}
+
+fn shared_mounts_of_the_host_get_nothing() {
+    let mut s = Scene::new(&["list", "/data"]);
+    std::fs::create_dir_all(s.dir.join("src/below")).unwrap();
+    s.mount(json!({"destination": "/data", "type": "bind", "source": "src", "options": ["rbind"]}));
+    s.mount(json!({"destination": "/data/below", "type": "tmpfs", "source": "tmpfs"}));
+    let on_shared = |s: &Scene| -> crate::bundle::Done {
+        let command = s.command("run", &id("shared"), &[]);
+        let script = "mount --make-rshared / && \"$@\" && ! grep $BUNDLE /proc/self/mountinfo";
+        let mut outer = std::process::Command::new("unshare");
+        outer.args(["--mount", "sh", "-c", script, "sh"]).env("BUNDLE", &s.dir);
+        outer.arg(command.get_program()).args(command.get_args()).stdin(Stdio::null());
+        outer.output().unwrap().into()
+    };
+    assert_eq!(on_shared(&s).ok(), "below");
+    s.namespace("user", None);
+    s.config["linux"]["uidMappings"] = json!([{"containerID": 0, "hostID": 0, "size": 1000}]);
+    s.config["linux"]["gidMappings"] = json!([{"containerID": 0, "hostID": 0, "size": 1000}]);
+    assert_eq!(on_shared(&s).ok(), "below");
+    s.nothing_left(&[&id("shared")]);
 }
 
 fn propagation_follows_the_configuration() {
