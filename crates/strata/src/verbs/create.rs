@@ -11,6 +11,7 @@ use crate::failure::Failure;
 
 /// Options of `create` and of the OCI form of `run`.
 #[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "OCI bundle")]
 pub struct BundleOptions {
     /// Directory of config.json and the root file system [default: the working directory]
     #[arg(short, long, value_name = "DIR")]
