@@ -1,10 +1,14 @@
 //! A bundle's `config.json`, which comes with an image or from a client.
 
+use std::path::Path;
+
 use strata_seccomp::model::{AUDIT_ARCH_X86_64, SeccompData, interpret};
 use strata_spec::runtime::Spec;
 
 pub fn fuzz_one(data: &[u8]) {
-    let Ok(spec) = serde_json::from_slice::<Spec>(data) else { return };
+    // An error message is made by a scan of its own.
+    let Ok(spec) = strata_container::parse_spec(Path::new("config.json"), data) else { return };
+    let _ = strata_container::validate(&spec);
     let text = serde_json::to_vec(&spec).expect("what was read can be written");
     let again: Spec = serde_json::from_slice(&text).expect("what was written can be read");
     assert_eq!(spec, again, "a round trip changes the configuration");

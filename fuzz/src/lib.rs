@@ -12,7 +12,10 @@
 
 pub mod cgroup_layout;
 pub mod config;
+pub mod image_document;
+pub mod layer;
 pub mod seccomp;
+pub mod words;
 
 /// A target's name and body.
 pub type Target = (&'static str, fn(&[u8]));

@@ -51,7 +51,7 @@ mod sync;
 mod sys;
 
 pub use capabilities::known as capability_names;
-pub use config::{load_spec, validate_id};
+pub use config::{load_spec, parse_spec, validate, validate_id};
 pub use error::Error;
 pub use features::{Features, features};
 pub use inject::STAGES as INJECT_STAGES;

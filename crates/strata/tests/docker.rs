@@ -307,3 +307,21 @@ fn limits_privileges_files_and_namespaces_are_as_asked() {
         .out_is("there");
     docker.nothing_left();
 }
+
+#[test]
+fn an_image_is_built_by_running_commands() {
+    require!("docker::an_image_is_built_by_running_commands", "dockerd", "docker", "containerd", "tar");
+    let docker = Docker::new();
+    let context = docker.scratch.dir("context");
+    fs::write(context.join("file"), "from the context\n").expect("a file can be written");
+    let steps = "FROM box\nCOPY file /file\nRUN cat /file > /copy && id -u > /user\nUSER guest\nRUN id -u\n\
+                 ENTRYPOINT [\"cat\"]\nCMD [\"/copy\", \"/user\"]\n";
+    fs::write(context.join("Dockerfile"), steps).expect("a file can be written");
+    // The daemon's own builder; BuildKit has a runtime of its own.
+    let arguments = ["build", "--force-rm", "--network", "none", "--tag", "built", context.to_str().expect("UTF-8")];
+    run(docker.command(&arguments).env("DOCKER_BUILDKIT", "0")).ok().out_has("1000");
+    docker.run(&["run", "--rm", "built"]).ok().out_is("from the context\n0");
+    fs::write(context.join("Dockerfile"), "FROM box\nRUN exit 9\n").expect("a file can be written");
+    run(docker.command(&arguments).env("DOCKER_BUILDKIT", "0")).fails().err_has("non-zero code: 9");
+    docker.nothing_left();
+}

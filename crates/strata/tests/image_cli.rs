@@ -199,8 +199,8 @@ fn layers_come_out_as_umoci_makes_them() {
     fs::remove_file(root.join("etc/group")).expect("it is there");
     fs::remove_dir_all(root.join("home")).expect("it is there");
     fs::write(root.join("home"), "a file now").expect("it can be written");
-    fs::remove_file(root.join("etc/passwd")).expect("it is there");
-    fs::create_dir_all(root.join("etc/passwd/below")).expect("it can be made");
+    fs::remove_file(root.join("bin/zcat")).expect("it is there");
+    fs::create_dir_all(root.join("bin/zcat/below")).expect("it can be made");
     fs::write(root.join("var/ünï cöde"), vec![7; 100_000]).expect("it can be written");
     fs::hard_link(root.join("var/ünï cöde"), root.join("var/again")).expect("it can be linked");
     symlink("../../../outside", root.join("var/link")).expect("it can be linked");
@@ -217,10 +217,10 @@ fn layers_come_out_as_umoci_makes_them() {
     // The same through the stack of layers that a run sees.
     s.run(
         "two",
-        &["sh", "-c", "cat /home; ls -d /etc/passwd/below; ls /etc/group; stat -c %a /var/again; echo $((1+1))"],
+        &["sh", "-c", "cat /home; ls -d /bin/zcat/below; ls /etc/group; stat -c %a /var/again; echo $((1+1))"],
     )
     .ok()
-    .out_has("a file now/etc/passwd/below")
+    .out_has("a file now/bin/zcat/below")
     .out_has("4750")
     .err_has("/etc/group");
     let inspected = s.call(&["image", "inspect", "two"]).ok().json();
@@ -239,8 +239,10 @@ fn hostile_and_damaged_images_are_refused() {
     let middle = content.len() / 2;
     content[middle] ^= 1;
     fs::write(&largest, content).expect("it can be written");
-    s.call(&["image", "import", &format!("oci:{layout}:tag"), "--name", "damaged"]).fails();
-    s.call(&["image", "ls"]).ok().out_lacks("damaged");
+    // Into another store: the first has the true blob already and need not read this one.
+    let other = Store { rt: Runtime::new() };
+    other.call(&["image", "import", &format!("oci:{layout}:tag"), "--name", "damaged"]).fails();
+    other.call(&["image", "ls"]).ok().out_lacks("damaged");
     s.call(&["image", "import", &format!("oci:{}:tag", s.at("nowhere")), "--name", "x"]).fails().err_has("nowhere");
     fs::write(s.at("garbage.tar"), vec![0xa5; 10_000]).expect("it can be written");
     s.call(&["image", "import", &format!("docker-archive:{}", s.at("garbage.tar")), "--name", "x"]).fails();

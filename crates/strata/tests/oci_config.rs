@@ -736,6 +736,26 @@ fn hooks_run_in_order_with_the_state() {
 }
 
 #[test]
+fn a_hook_finds_itself_in_the_bundle_with_the_callers_environment() {
+    require!("oci_config::a_hook_finds_itself_in_the_bundle_with_the_callers_environment");
+    let rt = Runtime::new();
+    let mut bundle = rt.bundle();
+    let seen = rt.scratch.join("seen");
+    let script =
+        |text: &str| json!({ "path": "/bin/sh", "args": ["sh", "-c", format!("{text} >> {}", seen.display())] });
+    bundle.push("hooks.createRuntime", script("{ pwd; echo $CALLER; }"));
+    let mut silent = script("{ env | grep -c CALLER || true; }");
+    silent["env"] = json!(["PATH=/bin:/usr/bin"]);
+    bundle.push("hooks.createRuntime", silent);
+    bundle.args(&["true"]).save();
+    run(rt.command(["run", "--bundle", bundle.path(), "h"]).env("CALLER", "me").current_dir("/")).ok();
+    // Without an `env` of its own a hook has the runtime's; with one, nothing else.
+    let text = read(&seen);
+    assert_eq!(text, format!("{}\nme\n0\n", bundle.path()));
+    rt.nothing_left();
+}
+
+#[test]
 fn a_failing_hook_fails_the_container() {
     require!("oci_config::a_failing_hook_fails_the_container");
     let rt = Runtime::new();

@@ -587,3 +587,30 @@ fn an_image_is_built_by_running_commands() {
     podman.run(&arguments).fails().err_has("9");
     podman.nothing_left();
 }
+
+#[test]
+fn pods_share_cgroups_and_output_can_be_attached_to() {
+    require!("podman::pods_share_cgroups_and_output_can_be_attached_to", "podman", "conmon", "tar");
+    let podman = Podman::new();
+    let parent = format!("/{}", podman.scratch.tag());
+    podman.run(&["pod", "create", "--infra=false", "--cgroup-parent", &parent, "--name", "pod"]).ok();
+    for name in ["one", "two"] {
+        podman.run(&["run", "--detach", "--pod", "pod", "--name", name, "box", "sleep", "1000"]).ok();
+    }
+    podman.run(&["pod", "pause", "pod"]).ok();
+    assert_eq!(podman.inspect("two", "{{.State.Status}}"), "paused");
+    podman.run(&["pod", "unpause", "pod"]).ok();
+    podman.run(&["pod", "top", "pod"]).ok().out_has("sleep");
+    podman.run(&["pod", "stop", "--time", "0", "pod"]).ok();
+    assert_eq!(podman.inspect("one", "{{.State.Status}}"), "exited");
+    podman.run(&["pod", "rm", "--force", "pod"]).ok();
+
+    podman
+        .run(&["run", "--detach", "--interactive", "--name", "echo", "box", "sh", "-c", "read x; echo got $x; exit 4"])
+        .ok();
+    let mut command = podman.command(&["attach", "echo"]);
+    run_with_input(&mut command, "a line\n").out_is("got a line");
+    podman.run(&["wait", "echo"]).ok().out_is("4");
+    podman.run(&["rm", "echo"]).ok();
+    podman.nothing_left();
+}

@@ -103,3 +103,15 @@ fn execs_in_parallel_all_end_well() {
     rt.remove(&id);
     rt.nothing_left();
 }
+
+#[test]
+fn a_program_that_cannot_be_executed_is_always_named() {
+    require!("stress::a_program_that_cannot_be_executed_is_always_named");
+    let rt = Runtime::new();
+    let bundle = bundle(&rt, &["no-such-program"]);
+    four_at_a_time(100, |_| {
+        let out = rt.run(["run", "--bundle", bundle.path(), &rt.id()]);
+        out.code_is(1).err_has("executable file not found in $PATH");
+    });
+    rt.nothing_left();
+}

@@ -40,7 +40,7 @@ impl<T: Serialize + DeserializeOwned> Child<T> {
     /// Runs `probe` in a forked child. The answer should be shorter than a pipe's buffer (64 KiB).
     pub fn spawn(probe: impl FnOnce() -> T) -> Result<Child<T>, Error> {
         let (read, write) = pipe().map_err(Error::Start)?;
-        // SAFETY: the child runs only `probe` and leaves by `_exit`; glibc's fork leaves its allocator usable in the
+        // SAFETY: the child runs only `probe` and leaves by `_exit`; fork of musl (1.2.2 on) and glibc leaves malloc usable in the
         // child even when other threads exist, and no lock of this crate is held here.
         match unsafe { libc::fork() } {
             -1 => Err(Error::Start(io::Error::last_os_error())),

@@ -69,7 +69,6 @@ pub struct Create {
 impl Create {
     /// Creates the container.
     pub fn execute(self, context: &Context) -> Result<ExitCode, Failure> {
-        strata_container::protect_self()?;
         let container =
             context.runtime()?.create(&self.id, self.options.bundle(), &self.options.create_options(context))?;
         for warning in container.warnings() {

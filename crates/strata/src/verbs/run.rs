@@ -199,7 +199,6 @@ enum Network {
 impl Run {
     /// Runs the workload.
     pub fn execute(self, context: &Context) -> Result<ExitCode, Failure> {
-        strata_container::protect_self()?;
         if self.is_bundle_form(context) {
             return self.execute_bundle(context);
         }
