@@ -295,7 +295,7 @@ fn live(join: &Join, sync: &OwnedFd) -> Result<Infallible, Error> {
         let root = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
         let root = Root::new(root.context(|| "open the container's root".into())?);
         let size = join.process.process().console_size;
-        console::adopt(&console::open(&root, size, destination, sync.as_fd())?)?;
+        console::adopt(&console::open(&root, &join.proc, size, destination, sync.as_fd())?)?;
     }
     if join.flags & libc::CLONE_NEWUSER == 0 {
         join.process.limits().apply_to(0)?;

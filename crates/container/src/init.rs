@@ -137,6 +137,9 @@ impl Init {
         if self.namespaces.cgroup {
             sys::unshare(libc::CLONE_NEWCGROUP).context(|| "make the cgroup namespace".into())?;
         }
+        if self.namespaces.network {
+            netdev::loopback_up()?;
+        }
         self.namespaces.join.clear();
         Ok(())
     }
@@ -167,7 +170,8 @@ impl Init {
         let late = Rootfs::fill(&around, &self.spec, &self.linux, trees)?;
         let terminal = match (&self.console, &self.process) {
             (Some(destination), Some(process)) => {
-                let slave = console::open(&rootfs.root, process.process().console_size, destination, sync.as_fd())?;
+                let size = process.process().console_size;
+                let slave = console::open(&rootfs.root, &self.proc, size, destination, sync.as_fd())?;
                 if self.own_mounts {
                     console::bind(&rootfs.root, slave.as_fd())?;
                 }

@@ -50,6 +50,8 @@ pub(crate) struct Plan {
     pub intermediate: Option<c_int>,
     /// The cgroup namespace is new: it is unshared once the process is in its cgroup.
     pub cgroup: bool,
+    /// The network namespace is new: its loopback interface is still down.
+    pub network: bool,
     /// The user namespace is new and needs mappings.
     pub user: bool,
     /// The contents of `timens_offsets`.
@@ -87,7 +89,8 @@ impl Plan {
             clone &= !early;
             early
         });
-        Ok(Plan { clone, join, intermediate, cgroup: fresh(NamespaceKind::Cgroup), user, offsets })
+        let (cgroup, network) = (fresh(NamespaceKind::Cgroup), fresh(NamespaceKind::Network));
+        Ok(Plan { clone, join, intermediate, cgroup, network, user, offsets })
     }
 
     /// Joins. A namespace that belongs to a joined user namespace can be joined only from within that one, one that

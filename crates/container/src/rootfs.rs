@@ -33,6 +33,8 @@ pub(crate) enum Entrance {
 }
 
 const READ_ONLY: Attributes = Attributes { set: libc::MOUNT_ATTR_RDONLY, clear: 0 };
+const MASK: Attributes =
+    Attributes { set: libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC, clear: 0 };
 
 impl Rootfs {
     /// Cuts the namespace off from the host's mount events and makes the root a mount. `tree` is the root, if the
@@ -49,9 +51,14 @@ impl Rootfs {
             return Ok(Rootfs { root, path: path.to_owned(), own_namespace });
         }
         let configured = linux.rootfs_propagation.as_deref().and_then(mount_options::propagation);
-        // As runc does: without a wish the host's mounts go on to appear in what the container shares of it, and
-        // nothing comes back.
-        let propagation = configured.unwrap_or(Propagation::DOWNSTREAM | Propagation::REC);
+        let propagation = match configured {
+            // What is unbindable cannot be cloned below; it becomes that when it is entered.
+            Some(wish) if wish.contains(Propagation::UNBINDABLE) => Propagation::PRIVATE | Propagation::REC,
+            Some(wish) => wish,
+            // As runc does: without a wish the host's mounts go on to appear in what the container shares of it, and
+            // nothing comes back.
+            None => Propagation::DOWNSTREAM | Propagation::REC,
+        };
         rustix::mount::mount_change("/", propagation).context(|| "set the propagation of /".into())?;
         if propagation.contains(Propagation::SHARED) {
             parent_private(path)?;
@@ -84,7 +91,7 @@ impl Rootfs {
             late.extend(mounts::make(around, mount, tree)?);
         }
         if own_dev {
-            devices::make_all(around.root, &linux.devices, around.user_namespace)?;
+            devices::make_all(around.root, &linux.devices, &spec.mounts, around.user_namespace)?;
         }
         Ok(late)
     }
@@ -117,15 +124,15 @@ impl Rootfs {
             other => other?,
         };
         let copy = mounts::clone_tree_of(target.as_fd(), true)?;
-        mounts::set_attributes(copy.as_fd(), false, READ_ONLY)?;
+        mounts::set_attributes(copy.as_fd(), true, READ_ONLY)?;
         mounts::attach(copy.as_fd(), target.as_fd())
     }
 
     /// A masked file reads as the null device, a masked directory as an empty one. The null device is the host's, known
-    /// to be it: the container's might have been replaced (CVE-2025-31133).
+    /// to be it: the container's might have been replaced (CVE-2025-31133). What is mounted is read-only, so that the
+    /// host's node keeps its mode, owner and times; a device can be written nevertheless.
     fn mask(&self, paths: &[String]) -> Result<(), Error> {
-        let mut null = None;
-        let mut empty: Option<OwnedFd> = None;
+        let (mut null, mut empty): (Option<OwnedFd>, Option<OwnedFd>) = (None, None);
         for path in paths {
             let path = Path::new(path);
             let target = match self.root.resolve(path) {
@@ -134,23 +141,23 @@ impl Rootfs {
                 }
                 other => other.on_path("mask", path)?,
             };
-            let mount = if !paths::is_dir(&target).on_path("mask", path)? {
-                let null = match &null {
-                    Some(null) => null,
-                    None => null.insert(null_device()?),
-                };
-                mounts::clone_tree_of(null.as_fd(), false).on_path("mask", path)?
-            } else if let Some(empty) = &empty {
-                mounts::clone_tree_of(empty.as_fd(), false).on_path("mask", path)?
-            } else {
-                let options = Options { attributes: READ_ONLY, ..Options::default() };
-                mounts::new_file_system("tmpfs", Path::new("tmpfs"), &options).on_path("mask", path)?
+            // All masked files show one mount's copies, so do all directories. Any kernel can copy an attached mount.
+            let is_dir = paths::is_dir(&target).on_path("mask", path)?;
+            let shown = if is_dir { &mut empty } else { &mut null };
+            let mount = match shown {
+                Some(first) => mounts::clone_tree_of(first.as_fd(), false).on_path("mask", path)?,
+                None if is_dir => {
+                    let options = Options { attributes: MASK, ..Options::default() };
+                    mounts::new_file_system("tmpfs", Path::new("tmpfs"), &options).on_path("mask", path)?
+                }
+                None => {
+                    let copy = mounts::clone_tree_of(null_device()?.as_fd(), false).on_path("mask", path)?;
+                    mounts::set_attributes(copy.as_fd(), false, MASK).on_path("mask", path)?;
+                    copy
+                }
             };
             mounts::attach(mount.as_fd(), target.as_fd()).on_path("mask", path)?;
-            // All masked directories show one empty file system; an attached mount can be copied by any kernel.
-            if empty.is_none() && paths::is_dir(&mount).on_path("mask", path)? {
-                empty = Some(mount);
-            }
+            shown.get_or_insert(mount);
         }
         Ok(())
     }
