@@ -112,6 +112,11 @@ impl Namespaces {
         self.0.iter().any(|n| n.kind == kind && n.path.is_none())
     }
 
+    /// Without those of these kinds.
+    pub(crate) fn without(&self, kinds: &[NamespaceKind]) -> Namespaces {
+        Namespaces(self.0.iter().filter(|n| !kinds.contains(&n.kind)).cloned().collect())
+    }
+
     /// Those joined by path.
     pub(crate) fn joined(&self) -> impl Iterator<Item = (NamespaceKind, &Path)> {
         self.0.iter().filter_map(|n| Some((n.kind, n.path.as_deref()?)))

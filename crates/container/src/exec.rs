@@ -11,7 +11,7 @@ use strata_cgroup::JoinHandles;
 use strata_spec::runtime::{NamespaceKind, Process, Spec};
 use strata_spec::state::Status;
 
-use crate::config::{self, Namespaces};
+use crate::config;
 use crate::console::{self, Destination};
 use crate::create;
 use crate::error::{Context, Error};
@@ -99,7 +99,7 @@ fn prepare(
     warnings: &mut Vec<String>,
 ) -> Result<Join, Error> {
     let linux = spec.linux.clone().unwrap_or_default();
-    let namespaces = Namespaces::of(spec);
+    let namespaces = namespaces::of_process(spec, record.pid)?;
     let seccomp = linux.seccomp.as_ref().map(strata_seccomp::compile).transpose();
     let initial = process.exec_cpu_affinity.as_ref().and_then(|a| a.initial.as_deref()).map(process::bit_list);
     let initial_affinity = initial.transpose().map_err(|m| Error::invalid("process.execCPUAffinity.initial", m))?;
@@ -129,7 +129,7 @@ fn prepare(
         cgroup,
         initial_affinity,
         console,
-        chroot: (!namespaces.has(NamespaceKind::Mount)).then(|| record.rootfs.clone()),
+        chroot: (!namespaces.new_one(NamespaceKind::Mount)).then(|| record.rootfs.clone()),
     })
 }
 

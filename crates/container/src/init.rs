@@ -156,7 +156,7 @@ impl Init {
         }
         let labels = self.process.as_ref().map(|p| p.open_labels(&self.proc)).transpose()?.unwrap_or_default();
 
-        let rootfs = Rootfs::open(&self.rootfs, &self.linux, self.own_mounts, self.root_tree.take())?;
+        let rootfs = Rootfs::open(&self.rootfs, &self.linux, self.own_mounts, self.entrance, self.root_tree.take())?;
         inject::at("child-rootfs");
         let trees = std::mem::take(&mut self.trees);
         let around = Surroundings {
@@ -164,6 +164,7 @@ impl Init {
             bundle: &self.bundle,
             label: self.linux.mount_label.as_deref(),
             user_namespace: self.user_namespace,
+            own: &self.namespaces.own,
             cgroup: self.cgroup.as_ref(),
             cgroup_namespace: self.cgroup_namespace,
         };

@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags};
-use strata_spec::runtime::Mount;
+use strata_spec::runtime::{Mount, NamespaceKind};
 
+use crate::config::Namespaces;
 use crate::error::{Context, Error};
 use crate::mount_options::{self, Attributes, Options};
 use crate::paths::{self, Root};
@@ -26,6 +27,8 @@ pub(crate) struct Surroundings<'a> {
     pub label: Option<&'a str>,
     /// The container has a user namespace, so some file systems may be refused and are then bound from the host.
     pub user_namespace: bool,
+    /// The namespaces that are not the host's.
+    pub own: &'a Namespaces,
     /// The container's cgroup.
     pub cgroup: Option<&'a strata_cgroup::Cgroup>,
     pub cgroup_namespace: bool,
@@ -283,7 +286,7 @@ fn file_system(
         Error::system(what, e)
     };
     let fd = match new_file_system(kind, &source, &options) {
-        Err(e) if around.user_namespace => in_user_namespace(kind, &source, &mut options, e).map_err(failed)?,
+        Err(e) if around.user_namespace => in_user_namespace(around, kind, &source, &mut options, e).map_err(failed)?,
         other => other.map_err(failed)?,
     };
     if options.copy_up {
@@ -323,19 +326,33 @@ fn real_directory(root: &Root, destination: &Path) -> Result<OwnedFd, Error> {
     }
 }
 
-/// What a user namespace is not allowed to mount anew it may still see as the host has it; and a group that is not
-/// mapped cannot own terminals.
-fn in_user_namespace(kind: &str, source: &Path, options: &mut Options, e: io::Error) -> io::Result<OwnedFd> {
-    let host = match (kind, e.raw_os_error()) {
+/// What a user namespace is not allowed to mount anew it may still see as the host has it, provided that it shares what
+/// the file system shows with the host; and a group that is not mapped cannot own terminals.
+fn in_user_namespace(
+    around: &Surroundings<'_>,
+    kind: &str,
+    source: &Path,
+    options: &mut Options,
+    e: io::Error,
+) -> io::Result<OwnedFd> {
+    let (host, shows, what) = match (kind, e.raw_os_error()) {
         ("devpts", _) if options.data.iter().any(|(k, _)| k == "gid") => {
             options.data.retain(|(k, _)| k != "gid");
             return new_file_system(kind, source, options);
         }
-        ("proc", Some(libc::EPERM)) => "/proc",
-        ("sysfs", Some(libc::EPERM)) => "/sys",
-        ("mqueue", Some(libc::EPERM)) => "/dev/mqueue",
+        ("proc", Some(libc::EPERM)) => ("/proc", NamespaceKind::Pid, "processes"),
+        ("sysfs", Some(libc::EPERM)) => ("/sys", NamespaceKind::Network, "network"),
+        ("mqueue", Some(libc::EPERM)) => ("/dev/mqueue", NamespaceKind::Ipc, "message queues"),
         _ => return Err(e),
     };
+    if around.own.has(shows) {
+        let shows = format!("{shows:?}").to_lowercase();
+        let message = format!(
+            "{e}: the kernel refuses it to a user namespace that does not own its {shows} namespace, or where {host} \
+             outside is partly covered (start an outer container with {host} unmasked); the host's would show its {what}"
+        );
+        return Err(io::Error::new(e.kind(), message));
+    }
     let tree = clone_tree(Path::new(host), true)?;
     set_attributes(tree.as_fd(), false, options.attributes)?;
     Ok(tree)

@@ -28,7 +28,7 @@ pub(crate) enum Entrance {
     Pivot,
     /// `MS_MOVE` and `chroot(2)`, for an initial ramdisk, whose root cannot be pivoted away from.
     Move,
-    /// `chroot(2)`, for a container without a mount namespace.
+    /// `chroot(2)`, for a container without a mount namespace or in somebody's, whose root is not to be taken away.
     Chroot,
 }
 
@@ -38,11 +38,13 @@ const MASK: Attributes =
 
 impl Rootfs {
     /// Cuts the namespace off from the host's mount events and makes the root a mount. `tree` is the root, if the
-    /// parent had to open it.
+    /// parent had to open it. `entrance` into a namespace that is not the host's by `chroot(2)` means that it is
+    /// somebody's: what is there stays as it is, and the mounts made here remain below `path` as long as it lives.
     pub(crate) fn open(
         path: &Path,
         linux: &Linux,
         own_namespace: bool,
+        entrance: Entrance,
         tree: Option<OwnedFd>,
     ) -> Result<Rootfs, Error> {
         if !own_namespace {
@@ -50,6 +52,7 @@ impl Rootfs {
             let root = Root::new(fd.on_path("open the root file system", path)?);
             return Ok(Rootfs { root, path: path.to_owned(), own_namespace });
         }
+        let joined = entrance == Entrance::Chroot;
         let configured = linux.rootfs_propagation.as_deref().and_then(mount_options::propagation);
         let propagation = match configured {
             // What is unbindable cannot be cloned below; it becomes that when it is entered.
@@ -59,14 +62,20 @@ impl Rootfs {
             // nothing comes back.
             None => Propagation::DOWNSTREAM | Propagation::REC,
         };
-        rustix::mount::mount_change("/", propagation).context(|| "set the propagation of /".into())?;
-        if propagation.contains(Propagation::SHARED) {
+        if !joined {
+            rustix::mount::mount_change("/", propagation).context(|| "set the propagation of /".into())?;
+        }
+        if joined || propagation.contains(Propagation::SHARED) {
             parent_private(path)?;
         }
         let tree = match tree {
             Some(tree) => tree,
             None => mounts::clone_tree(path, true).on_path("bind the root file system", path)?,
         };
+        if joined {
+            mounts::set_propagation(tree.as_fd(), propagation | Propagation::REC)
+                .on_path("set the propagation of", path)?;
+        }
         let target = rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .on_path("open the root file system", path)?;
         mounts::attach(tree.as_fd(), target.as_fd()).on_path("mount the root file system", path)?;

@@ -25,6 +25,8 @@ pub const ALL: &[Test] = &[
     ("the_hosts_nodes_are_not_the_containers", the_hosts_nodes_are_not_the_containers),
     ("read_only_is_all_below", read_only_is_all_below),
     ("a_file_that_is_not_the_device_is_refused", a_file_that_is_not_the_device_is_refused),
+    ("the_hosts_proc_is_not_shown", the_hosts_proc_is_not_shown),
+    ("a_joined_mount_namespace_keeps_its_root", a_joined_mount_namespace_keeps_its_root),
     ("propagation_follows_the_configuration", propagation_follows_the_configuration),
     ("no_path_leads_out", no_path_leads_out),
     ("the_runtime_cannot_be_written", the_runtime_cannot_be_written),
@@ -410,6 +412,67 @@ fn a_file_that_is_not_the_device_is_refused() {
     s.mount(json!({"destination": "/dev/null", "type": "bind", "source": "/dev/full", "options": ["bind"]}));
     s.run(&id("device")).ok();
     s.nothing_left(&[&id("device")]);
+}
+
+fn the_hosts_proc_is_not_shown() {
+    let mut s = Scene::new(&["pid", "read", "/proc/1/comm"]);
+    s.namespace("user", None);
+    s.config["linux"]["uidMappings"] = json!([{"containerID": 0, "hostID": 0, "size": 1000}]);
+    s.config["linux"]["gidMappings"] = json!([{"containerID": 0, "hostID": 0, "size": 1000}]);
+    assert_eq!(s.run(&id("covered")).ok(), "1\nprobe");
+    // As inside of an outer container, where a part of /proc is covered.
+    let covered = |s: &Scene| -> crate::bundle::Done {
+        let command = s.command("run", &id("covered"), &[]);
+        let mut outer = std::process::Command::new("unshare");
+        outer.args(["--mount", "sh", "-c", "mount -t tmpfs none /proc/sys && exec \"$@\"", "sh"]);
+        outer.arg(command.get_program()).args(command.get_args()).stdin(Stdio::null());
+        outer.output().unwrap().into()
+    };
+    let said = covered(&s).fails();
+    assert!(said.contains("/proc") && said.contains("partly covered"), "{said}");
+    // Whoever shares the host's processes may see them.
+    s.config["linux"]["namespaces"].as_array_mut().unwrap().retain(|n| n["type"] != "pid");
+    let out = covered(&s).ok();
+    assert_eq!(out.lines().nth(1), std::fs::read_to_string("/proc/1/comm").unwrap().lines().next(), "{out}");
+    s.nothing_left(&[&id("covered")]);
+}
+
+fn a_joined_mount_namespace_keeps_its_root() {
+    let mut holder = std::process::Command::new("unshare")
+        .args(["--mount", "--propagation", "unchanged", "sleep", "30"])
+        .spawn()
+        .unwrap();
+    let link = format!("/proc/{}/ns/mnt", holder.id());
+    let own = std::fs::read_link("/proc/self/ns/mnt").unwrap();
+    for _ in 0..500 {
+        if std::fs::read_link(&link).is_ok_and(|l| l != own) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let root = |pid: u32| {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap();
+        let line = text.lines().find(|l| l.split(' ').nth(4) == Some("/")).unwrap().to_owned();
+        line.split(' ').skip(2).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let before = root(holder.id());
+    let mut s = Scene::new(&["list", "/", "link", "/proc/self/ns/mnt", "write", "/proc/sys/kernel/domainname", "x"]);
+    s.namespace("mount", Some(link.clone()));
+    let theirs = std::fs::read_link(&link).unwrap();
+    s.act("create", &id("joined"), &[]).ok();
+    assert_eq!(s.act("exec", &id("joined"), &["probe", "list", "/"]).ok(), "bin dev proc sys");
+    s.act("delete", &id("joined"), &["force"]).ok();
+    let out = s.run(&id("joined")).ok();
+    let lines: Vec<&str> = out.lines().collect();
+    assert_eq!((lines[0], Path::new(lines[1])), ("bin dev proc sys", theirs.as_path()));
+    assert!(lines[2].contains("Read-only"), "{out}");
+    assert_eq!(root(holder.id()), before, "the root of those who were there is as it was");
+    assert!(Path::new(&format!("/proc/{}/root/{}", holder.id(), s.dir.display())).exists());
+    let host = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!host.contains(&s.dir.display().to_string()), "{host}");
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    s.nothing_left(&[&id("joined")]);
 }
 
 fn propagation_follows_the_configuration() {
@@ -944,6 +1007,17 @@ fn without_pivot_and_without_mount_namespace() {
     s.config["linux"]["namespaces"] = json!([{"type": "pid"}]);
     s.config["hostname"] = json!(null);
     assert_eq!(s.run(&id("nopivot")).ok(), "bin dev proc sys\n1");
+    // The host's by its path is no other, for the program and for others that join it.
+    s.namespace("mount", Some("/proc/self/ns/mnt".into()));
+    s.namespace("uts", Some("/proc/self/ns/uts".into()));
+    assert_eq!(s.run(&id("nopivot")).ok(), "bin dev proc sys\n1");
+    s.args(&["sleep", "30"]);
+    s.act("create", &id("nopivot"), &[]).ok();
+    assert_eq!(s.act("exec", &id("nopivot"), &["probe", "list", "/"]).ok(), "bin dev proc sys");
+    s.act("delete", &id("nopivot"), &["force"]).ok();
+    s.config["hostname"] = json!("other");
+    assert!(s.run(&id("nopivot")).fails().contains("not the host's"));
+    s.config["hostname"] = json!(null);
     s.mount(json!({"destination": "/proc", "type": "proc"}));
     assert!(s.run(&id("nopivot")).fails().contains("mount namespace"));
     s.nothing_left(&[&id("nopivot")]);
