@@ -264,6 +264,8 @@ fn die_with_runtime() -> Result<(), Error> {
 fn live(join: &Join, sync: &OwnedFd) -> Result<Infallible, Error> {
     die_with_runtime()?;
     process::undumpable()?;
+    // The preserved ones too, until the program is executed.
+    sys::close_on_exec_from(3).context(|| "mark descriptors close-on-exec".into())?;
     if let Some(mask) = &join.initial_affinity {
         sys::set_affinity(mask).context(|| "set process.execCPUAffinity.initial".into())?;
     }
@@ -300,11 +302,12 @@ fn live(join: &Join, sync: &OwnedFd) -> Result<Infallible, Error> {
     if join.flags & libc::CLONE_NEWUSER == 0 {
         join.process.limits().apply_to(0)?;
     }
-    if let Some(listener) = join.process.with_privileges(&labels)? {
+    if let Some(listener) = join.process.with_privileges(labels)? {
         sync::send_with(sync, Tag::SeccompFd, b"", Some(listener.as_fd()))
             .context(|| "hand over the listener".into())?;
     }
-    drop(labels);
+    // Nothing of `join` that is a descriptor is used, or dropped, after this.
+    join.process.close_descriptors(&[sync.as_fd()])?;
     join.process.become_user()?;
     die_with_runtime()?;
     let env = join.process.environment();
