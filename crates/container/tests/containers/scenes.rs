@@ -105,7 +105,7 @@ fn the_life_of_a_container() {
     assert_eq!(s.status(id), "running");
     s.act("kill", id, &["KILL", "all"]).ok();
     s.wait(id, "stopped");
-    assert!(s.act("kill", id, &["TERM"]).fails().contains("stopped"));
+    assert!(s.act("kill", id, &["TERM"]).fails().contains("container not running"));
     assert!(s.act("exec", id, &["probe"]).fails().contains("stopped"));
     s.act("delete", id, &[]).ok();
     assert!(s.act("state", id, &[]).fails().contains("does not exist"));
