@@ -77,8 +77,9 @@ pub struct ExecOptions {
     pub pidfd_socket: Option<PathBuf>,
     /// How many descriptors from 3 on the program inherits.
     pub preserve_fds: u32,
-    /// Cgroup below the container's, such as `/child`.
-    pub cgroup: Option<PathBuf>,
+    /// Cgroups below the container's, each `[CONTROLLER[,CONTROLLER…]:]PATH`, such as `child` for all hierarchies or
+    /// `cpu,cpuacct:child` for those of these controllers. Of several for one hierarchy the last holds.
+    pub cgroup: Vec<String>,
     /// Allow it in a paused container: the process waits until it is resumed.
     pub ignore_paused: bool,
 }
