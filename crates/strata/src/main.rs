@@ -6,7 +6,6 @@ mod failure;
 mod log;
 mod output;
 mod progress;
-mod signals;
 mod verbs;
 
 use std::process::ExitCode;

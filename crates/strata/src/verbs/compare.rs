@@ -95,7 +95,7 @@ impl Compare {
             peers: self.peers,
             peers_dir: Setup::default_peers_dir(),
         };
-        crate::signals::raise_on_interrupt(&CANCELLED)?;
+        strata_compare::cancel_on_interrupt(&CANCELLED);
         let bar = bar();
         let result = strata_compare::compare(
             &plan,
