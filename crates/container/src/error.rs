@@ -62,6 +62,9 @@ pub enum Error {
         /// The statuses that would be right.
         wanted: &'static str,
     },
+    /// There is no process to signal. Docker's and containerd's shims look for these words.
+    #[error("cannot signal container {0:?}: container not running (it is stopped)")]
+    NotRunning(String),
     /// The container's record is damaged.
     #[error("the record {path} is damaged: {message}; `delete --force` removes it")]
     Record {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Signal;
-use strata_cgroup::JoinHandles;
+use strata_cgroup::{Cgroup, ControllerDir, JoinHandles};
 use strata_spec::runtime::{NamespaceKind, Process, Spec};
 use strata_spec::state::Status;
 
@@ -118,8 +118,9 @@ fn prepare(
     let process = process::Plan::new(&process, around, warnings)?;
     let init = create_pidfd(record)?;
     let cgroup = match &record.cgroup {
-        None => None,
-        Some(cgroup) => Some(join_handles(cgroup, options.cgroup.as_deref())?),
+        None if options.cgroup.is_empty() => None,
+        None => return Err(Error::Unsupported(format!("container {:?} has no cgroup to join one below", record.id))),
+        Some(cgroup) => Some(join_handles(cgroup, &options.cgroup)?),
     };
     Ok(Join {
         process,
@@ -143,26 +144,59 @@ fn create_pidfd(record: &Record) -> Result<OwnedFd, Error> {
     Err(Error::WrongStatus { verb, id: record.id.clone(), status: Status::Stopped, wanted })
 }
 
-/// The container's cgroup, or one below it.
-fn join_handles(cgroup: &strata_cgroup::Cgroup, below: Option<&Path>) -> Result<JoinHandles, Error> {
-    let Some(below) = below.filter(|p| *p != Path::new("/") && !p.as_os_str().is_empty()) else {
+/// The container's cgroup, or in some hierarchies one below it.
+fn join_handles(cgroup: &Cgroup, below: &[String]) -> Result<JoinHandles, Error> {
+    if below.is_empty() {
         return cgroup.join_handles().map_err(|e| Error::Cgroup(e.to_string()));
-    };
-    let relative = crate::paths::clean(below);
-    let relative = relative.strip_prefix("/").unwrap_or(&relative).to_owned();
+    }
+    let below = below.iter().map(|text| Below::parse(text, cgroup)).collect::<Result<Vec<_>, _>>()?;
     let open = |path: PathBuf, flags: OFlags| {
         rustix::fs::open(&path, flags | OFlags::CLOEXEC, Mode::empty()).on_path("open the cgroup", &path)
     };
-    let tasks = |d: &strata_cgroup::ControllerDir| {
-        // A hierarchy in which nobody made the cgroup below is joined at the container's own.
-        let dir = d.dir().join(&relative);
-        open(if dir.is_dir() { dir } else { d.dir() }.join("tasks"), OFlags::WRONLY)
+    let directory = |place: &ControllerDir| {
+        let below = below.iter().rev().find(|b| b.concerns(place));
+        (place.dir().join(below.map_or("", |b| b.path)), below.is_some_and(|b| b.controllers.is_empty()))
     };
-    let v1 = cgroup.v1().iter().map(tasks).collect::<Result<Vec<_>, _>>()?;
-    let v2 = cgroup.v2().map(|d| d.dir().join(&relative)).filter(|d| v1.is_empty() || d.is_dir());
-    let v2_dir = v2.or_else(|| cgroup.v2().map(strata_cgroup::ControllerDir::dir));
-    let v2_dir = v2_dir.map(|d| open(d, OFlags::PATH | OFlags::DIRECTORY)).transpose()?;
-    Ok(JoinHandles { v1_tasks: v1, v2_dir, v2_procs: None })
+    let tasks = |place: &ControllerDir| open(directory(place).0.join("tasks"), OFlags::WRONLY);
+    let v1_tasks = cgroup.v1().iter().map(tasks).collect::<Result<Vec<_>, _>>()?;
+    let v2_dir = cgroup.v2().map(|place| {
+        let (path, for_all) = directory(place);
+        // Beside version 1 it has nearly no controllers, and who makes cgroups for those does not think of it.
+        let path = if for_all && !v1_tasks.is_empty() && !path.is_dir() { place.dir() } else { path };
+        open(path, OFlags::PATH | OFlags::DIRECTORY)
+    });
+    Ok(JoinHandles { v2_dir: v2_dir.transpose()?, v2_procs: None, v1_tasks })
+}
+
+/// One of [`ExecOptions::cgroup`].
+#[derive(Debug)]
+struct Below<'a> {
+    /// Empty: all hierarchies.
+    controllers: Vec<&'a str>,
+    /// Relative.
+    path: &'a str,
+}
+
+impl<'a> Below<'a> {
+    fn parse(text: &'a str, cgroup: &Cgroup) -> Result<Below<'a>, Error> {
+        let invalid = |why: String| Err(Error::Options(format!("cgroup {text:?}: {why}")));
+        let (controllers, path) = text.split_once(':').unwrap_or(("", text));
+        let controllers: Vec<&str> = if text.contains(':') { controllers.split(',').collect() } else { Vec::new() };
+        for name in &controllers {
+            let known = |place: &ControllerDir| place.controllers.iter().any(|c| c == name);
+            if !cgroup.v1().iter().chain(cgroup.v2()).any(known) {
+                return invalid(format!("the container has no cgroup of controller {name:?}"));
+            }
+        }
+        if Path::new(path).components().any(|c| c == std::path::Component::ParentDir) {
+            return invalid("it must be below the container's own, without \"..\"".into());
+        }
+        Ok(Below { controllers, path: path.trim_start_matches('/') })
+    }
+
+    fn concerns(&self, place: &ControllerDir) -> bool {
+        self.controllers.is_empty() || self.controllers.iter().any(|name| place.controllers.iter().any(|c| c == name))
+    }
 }
 
 struct Started {
@@ -264,6 +298,8 @@ fn die_with_runtime() -> Result<(), Error> {
 fn live(join: &Join, sync: &OwnedFd) -> Result<Infallible, Error> {
     die_with_runtime()?;
     process::undumpable()?;
+    // The preserved ones too, until the program is executed.
+    sys::close_on_exec_from(3).context(|| "mark descriptors close-on-exec".into())?;
     if let Some(mask) = &join.initial_affinity {
         sys::set_affinity(mask).context(|| "set process.execCPUAffinity.initial".into())?;
     }
@@ -300,11 +336,12 @@ fn live(join: &Join, sync: &OwnedFd) -> Result<Infallible, Error> {
     if join.flags & libc::CLONE_NEWUSER == 0 {
         join.process.limits().apply_to(0)?;
     }
-    if let Some(listener) = join.process.with_privileges(&labels)? {
+    if let Some(listener) = join.process.with_privileges(labels)? {
         sync::send_with(sync, Tag::SeccompFd, b"", Some(listener.as_fd()))
             .context(|| "hand over the listener".into())?;
     }
-    drop(labels);
+    // Nothing of `join` that is a descriptor is used, or dropped, after this.
+    join.process.close_descriptors(&[sync.as_fd()])?;
     join.process.become_user()?;
     die_with_runtime()?;
     let env = join.process.environment();
@@ -316,4 +353,25 @@ fn live(join: &Join, sync: &OwnedFd) -> Result<Infallible, Error> {
     Err(join.process.execute(&program, &env, |listener| {
         sync::send_with(sync, Tag::SeccompFd, b"", Some(listener.as_fd())).context(|| "hand over the listener".into())
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cgroups_below_are_of_known_controllers_and_really_below() {
+        let place = |controllers: &str| serde_json::json!({"controllers": controllers.split(',').collect::<Vec<_>>(), "mount_point": "/c", "path": "/p"});
+        let cgroup = serde_json::json!({"v1": [place("cpu,cpuacct"), place("pids")], "v2": place("hugetlb")});
+        let cgroup: Cgroup = serde_json::from_value(cgroup).unwrap();
+        let below = Below::parse("cpuacct:/sub/x", &cgroup).unwrap();
+        assert_eq!(
+            (below.path, below.concerns(&cgroup.v1()[0]), below.concerns(&cgroup.v1()[1])),
+            ("sub/x", true, false)
+        );
+        assert!(Below::parse("a", &cgroup).unwrap().concerns(cgroup.v2().unwrap()));
+        for bad in ["..", "a/../..", "pids:../x", "what:/", ":/", "pids,what:x"] {
+            assert!(matches!(Below::parse(bad, &cgroup), Err(Error::Options(_))), "{bad}");
+        }
+    }
 }

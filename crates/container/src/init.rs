@@ -55,15 +55,19 @@ pub(crate) fn run(init: Init, sync: OwnedFd, others: OwnedFd, lock: BorrowedFd<'
     inject::at("child-cloned");
     drop(others);
     sys::close_inherited(lock);
+    // On an error the values in it are not dropped: the descriptors that they name may be closed, see `build`.
+    let mut init = std::mem::ManuallyDrop::new(init);
     // A panic must not unwind into the runtime's own frames, of which this process has a copy.
-    let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| live(init, &sync)));
+    let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| live(&mut init, &sync)));
     if let Ok(Err(error)) = ended {
         sync::send_error(&sync, &error);
     }
     sys::exit_now(1)
 }
 
-fn live(mut init: Init, sync: &OwnedFd) -> Result<Infallible, Error> {
+fn live(init: &mut Init, sync: &OwnedFd) -> Result<Infallible, Error> {
+    // What the caller left open is not for hooks, and what it wants preserved is for the program only.
+    sys::close_on_exec_from(3).context(|| "mark descriptors close-on-exec".into())?;
     die_with_runtime(sync)?;
     // The process is single-threaded and moves only itself, which spares the whole host a pause.
     if let Some(join) = init.join.take() {
@@ -144,7 +148,7 @@ impl Init {
         Ok(())
     }
 
-    fn build(mut self, sync: &OwnedFd) -> Result<Infallible, Error> {
+    fn build(&mut self, sync: &OwnedFd) -> Result<Infallible, Error> {
         // Also leaves the caller's terminal.
         let _ = rustix::process::setsid();
         rustix::process::umask(rustix::fs::Mode::empty());
@@ -202,16 +206,17 @@ impl Init {
             console::adopt(&slave)?;
         }
         let Some(process) = &self.process else {
+            sys::close_from(3, &self.sockets(sync)).context(|| "close descriptors".into())?;
             return self.wait_without_program(sync);
         };
         if !self.user_namespace {
             process.limits().apply_to(0)?;
         }
-        if let Some(listener) = process.with_privileges(&labels)? {
+        if let Some(listener) = process.with_privileges(labels)? {
             sync::send_with(sync, Tag::SeccompFd, b"", Some(listener.as_fd()))
                 .context(|| "hand over the listener".into())?;
         }
-        drop(labels);
+        process.close_descriptors(&self.sockets(sync))?;
         if let Some(warning) = process.become_user()? {
             let _ = sync::send(sync, Tag::Warning, warning.as_bytes());
         }
@@ -233,6 +238,11 @@ impl Init {
         };
         sync::send_error(channel, &error);
         sys::exit_now(1)
+    }
+
+    /// What is still needed once the root is entered.
+    fn sockets<'a>(&'a self, sync: &'a OwnedFd) -> Vec<BorrowedFd<'a>> {
+        [sync].into_iter().chain(&self.listen).map(AsFd::as_fd).collect()
     }
 
     /// Whether the runtime has anything to do once everything is made here. In a user namespace it is the one that may

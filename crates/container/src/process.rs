@@ -5,7 +5,7 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -284,9 +284,9 @@ impl Plan {
 
     /// Step 2, inside the root, with all capabilities still there. Returns the filter's notifications if the filter had
     /// to be loaded now, because without `no_new_privs` loading takes CAP_SYS_ADMIN.
-    pub(crate) fn with_privileges(&self, labels: &[OwnedFd]) -> Result<Option<OwnedFd>, Error> {
+    pub(crate) fn with_privileges(&self, labels: Vec<OwnedFd>) -> Result<Option<OwnedFd>, Error> {
         for (label, file) in self.labels.iter().zip(labels) {
-            rustix::io::write(file, label.value.as_bytes())
+            rustix::io::write(&file, label.value.as_bytes())
                 .context(|| format!("set the label {:?} of the program", label.value))?;
         }
         if let Some(name) = &self.keyring {
@@ -317,6 +317,14 @@ impl Plan {
             return filter.load().context(|| "load the seccomp filter".into());
         }
         Ok(None)
+    }
+
+    /// Closes every descriptor but the standard streams, the preserved ones and those `kept`, which must be sockets. Until
+    /// here nothing was looked up that the image could turn into a magic link; from here on it is, and `/proc/self/fd/7` as
+    /// the program, or a link to it, would lead through whatever directory the runtime or its caller has open
+    /// (CVE-2024-21626).
+    pub(crate) fn close_descriptors(&self, kept: &[BorrowedFd<'_>]) -> Result<(), Error> {
+        sys::close_from(3 + self.preserve_fds as i32, kept).context(|| "close descriptors".into())
     }
 
     /// Step 3: user, groups, working directory, capabilities. Returns a warning if capabilities were left out.
@@ -413,7 +421,6 @@ impl Plan {
     ) -> Result<std::convert::Infallible, Error> {
         let args = CStrings::new(&self.process.args).context(|| "prepare the arguments".into())?;
         let env = CStrings::new(env).context(|| "prepare the environment".into())?;
-        sys::close_on_exec_from(3 + self.preserve_fds).context(|| "close descriptors".into())?;
         for fd in 3..3 + self.preserve_fds as i32 {
             sys::keep_on_exec(fd).context(|| format!("preserve descriptor {fd}"))?;
         }

@@ -77,8 +77,9 @@ pub struct ExecOptions {
     pub pidfd_socket: Option<PathBuf>,
     /// How many descriptors from 3 on the program inherits.
     pub preserve_fds: u32,
-    /// Cgroup below the container's, such as `/child`.
-    pub cgroup: Option<PathBuf>,
+    /// Cgroups below the container's, each `[CONTROLLER[,CONTROLLER…]:]PATH`, such as `child` for all hierarchies or
+    /// `cpu,cpuacct:child` for those of these controllers. Of several for one hierarchy the last holds.
+    pub cgroup: Vec<String>,
     /// Allow it in a paused container: the process waits until it is resumed.
     pub ignore_paused: bool,
 }
@@ -442,14 +443,14 @@ impl Container {
             // What the first process left behind in a shared process-id namespace.
             let left = all && self.record.cgroup.as_ref().is_some_and(|c| c.pids().is_ok_and(|p| !p.is_empty()));
             if !left {
-                return self.refuse("kill", "created, running or paused");
+                return Err(Error::NotRunning(self.record.id.clone()));
             }
         }
         let signalled = match (&self.record.cgroup, all) {
             (Some(cgroup), true) => return cgroup.kill_all(signal).map_err(|e| Error::Cgroup(e.to_string())),
             _ => create::open_pidfd(self.record.pid).and_then(|pidfd| {
                 if !self.record.alive() {
-                    return self.refuse("kill", "created, running or paused");
+                    return Err(Error::NotRunning(self.record.id.clone()));
                 }
                 sys::pidfd_send_signal(pidfd.as_fd(), signal)
                     .context(|| format!("send signal {signal} to process {}", self.record.pid))

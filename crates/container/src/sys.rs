@@ -130,13 +130,31 @@ pub(crate) fn close_on_exec_from(first: u32) -> io::Result<()> {
     check(result).map(drop)
 }
 
+/// In a forked child that never returns: closes every descriptor from `first` on but those `kept`, whatever values still
+/// name the others.
+pub(crate) fn close_from(first: RawFd, kept: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut kept: Vec<RawFd> = kept.iter().map(AsRawFd::as_raw_fd).filter(|fd| *fd >= first).collect();
+    kept.sort_unstable();
+    let mut next = first;
+    // After the last one kept everything goes.
+    for (kept, after) in kept.iter().map(|fd| (*fd as u32, fd + 1)).chain([(u32::MAX, 0)]) {
+        if kept > next as u32 {
+            let last = if kept == u32::MAX { kept } else { kept - 1 };
+            // SAFETY: no pointers; the child ends or executes without using or dropping what is closed here.
+            check(unsafe { libc::syscall(libc::SYS_close_range, next, last, 0) })?;
+        }
+        next = after;
+    }
+    Ok(())
+}
+
 /// Replaces descriptor `number` (0, 1 or 2) by a copy of `fd`.
 pub(crate) fn dup_to(fd: BorrowedFd<'_>, number: RawFd) -> io::Result<()> {
     // SAFETY: no pointers; standard streams are not owned by any value here.
     check(unsafe { libc::dup2(fd.as_raw_fd(), number) } as _).map(drop)
 }
 
-/// Clears or sets close-on-exec of a descriptor that is known by its number only.
+/// Clears close-on-exec of a descriptor that is known by its number only.
 pub(crate) fn keep_on_exec(number: RawFd) -> io::Result<()> {
     // SAFETY: no pointers.
     check(unsafe { libc::fcntl(number, libc::F_SETFD, 0) } as _).map(drop)

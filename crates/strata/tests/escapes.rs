@@ -156,7 +156,7 @@ fn while_exchanging(directory: &Path, names: [&str; 2], body: impl FnOnce()) {
                 rustix::fs::renameat_with(CWD, &a, CWD, &b, RenameFlags::EXCHANGE).expect("the names can be exchanged");
                 exchanged += 1;
                 // Leaves some processor to the runtime; an odd number, so that it pauses in both states.
-                if exchanged % 7 == 0 {
+                if exchanged.is_multiple_of(7) {
                     std::thread::sleep(Duration::from_micros(200));
                 }
             }
@@ -230,7 +230,8 @@ fn cve_2019_16884_nothing_poses_as_proc() {
         fs::write(fake.join(file), "untouched").expect("a file can be written");
     }
     let source = fake.to_str().expect("UTF-8");
-    let attempts: [(&str, &dyn Fn(&mut Bundle)); 5] = [
+    type Prepare<'a> = &'a dyn Fn(&mut Bundle);
+    let attempts: [(&str, Prepare); 5] = [
         ("a bind mount on /proc", &|b| {
             b.mount("/proc", "bind", source, &["rbind"]);
         }),
@@ -292,6 +293,31 @@ fn cve_2024_21626_no_working_directory_is_outside() {
         let out = run(&mut with_leaked_descriptors(&exec));
         assert!(!outside(&out), "exec in {cwd}: {out:#?}");
         assert_eq!(fs::read_dir(&made).expect("it can be read").count(), 0, "a directory was made outside for {cwd}");
+    }
+    rt.remove(&running);
+    rt.nothing_left();
+}
+
+#[test]
+fn cve_2024_21626_no_program_is_outside() {
+    require!("escapes::cve_2024_21626_no_program_is_outside");
+    let rt = Runtime::new();
+    let directory = rt.scratch.dir("host");
+    let host = directory.join("busybox");
+    fs::copy("/bin/busybox", &host).expect("busybox can be copied");
+    let running = rt.detached(&rt.bundle());
+    let mut bundle = rt.bundle();
+    let ran = |out: &Out| out.stdout.contains("ESCAPED");
+    for n in 3..=20 {
+        let through = format!("/proc/self/fd/{n}{}", host.display());
+        symlink(&through, bundle.rootfs().join(format!("app{n}"))).expect("a link can be made");
+        for program in [through, format!("/app{n}")] {
+            bundle.args(&[&program, "echo", "ESCAPED"]).save();
+            let out = run(&mut with_leaked_descriptors(&rt.command(["run", "--bundle", bundle.path(), &rt.id()])));
+            assert!(out.code != 0 && !ran(&out), "run of {program}: {out:#?}");
+            let out = run(&mut with_leaked_descriptors(&rt.command(["exec", &running, &program, "echo", "ESCAPED"])));
+            assert!(out.code != 0 && !ran(&out), "exec of {program}: {out:#?}");
+        }
     }
     rt.remove(&running);
     rt.nothing_left();

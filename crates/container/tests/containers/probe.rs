@@ -27,6 +27,14 @@ pub fn main(args: &[String]) -> ExitCode {
                 names.sort();
                 println!("{}", names.join(" "));
             }
+            "list-to" => {
+                let to = next();
+                let mut names: Vec<_> = std::fs::read_dir(next())
+                    .map(|d| d.filter_map(|e| Some(e.ok()?.file_name().to_string_lossy().into_owned())).collect())
+                    .unwrap_or_default();
+                names.sort();
+                std::fs::write(to, names.join(" ")).expect("write the list");
+            }
             "stat" => {
                 use std::os::unix::fs::MetadataExt;
                 let path = next();

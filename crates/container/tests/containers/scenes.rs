@@ -30,6 +30,7 @@ pub const ALL: &[Test] = &[
     ("shared_mounts_of_the_host_get_nothing", shared_mounts_of_the_host_get_nothing),
     ("propagation_follows_the_configuration", propagation_follows_the_configuration),
     ("no_path_leads_out", no_path_leads_out),
+    ("no_program_is_found_through_a_descriptor", no_program_is_found_through_a_descriptor),
     ("the_runtime_cannot_be_written", the_runtime_cannot_be_written),
     ("identity_limits_and_capabilities", identity_limits_and_capabilities),
     ("hooks_run_in_order", hooks_run_in_order),
@@ -111,7 +112,7 @@ fn the_life_of_a_container() {
     assert_eq!(s.status(id), "running");
     s.act("kill", id, &["KILL", "all"]).ok();
     s.wait(id, "stopped");
-    assert!(s.act("kill", id, &["TERM"]).fails().contains("stopped"));
+    assert!(s.act("kill", id, &["TERM"]).fails().contains("container not running"));
     assert!(s.act("exec", id, &["probe"]).fails().contains("stopped"));
     s.act("delete", id, &[]).ok();
     assert!(s.act("state", id, &[]).fails().contains("does not exist"));
@@ -568,6 +569,47 @@ fn no_path_leads_out() {
         assert_ne!(done.code, 0, "descriptor {n} led somewhere: {}", done.out);
     }
     s.nothing_left(&[&id("out")]);
+}
+
+/// A command with descriptors 9, 10 and 11 open on directories of the host, as a careless caller leaves them.
+fn with_leaks(command: &std::process::Command) -> std::process::Command {
+    let mut shell = std::process::Command::new("/bin/bash");
+    shell.args(["-c", "exec \"$0\" \"$@\" 9</ 10</proc 11</"]).arg(command.get_program()).args(command.get_args());
+    shell.envs(command.get_envs().filter_map(|(k, v)| Some((k, v?)))).stdin(Stdio::null());
+    shell
+}
+
+fn no_program_is_found_through_a_descriptor() {
+    let mut s = Scene::new(&["sleep", "30"]);
+    let running = &id("fd-exec");
+    s.act("create", running, &[]).ok();
+    s.act("start", running, &[]).ok();
+    let done =
+        |command: &std::process::Command| -> crate::bundle::Done { with_leaks(command).output().unwrap().into() };
+    let host = std::env::current_exe().unwrap();
+    for n in 3..20 {
+        // The host's copy of the probe, by path and by a link of the image; and files of the host's /proc and of cgroups.
+        let through = format!("/proc/self/fd/{n}{}", host.display());
+        let link = s.rootfs().join(format!("link{n}"));
+        std::os::unix::fs::symlink(&through, link).unwrap();
+        let files = ["version", "tasks", "cgroup.procs"].map(|f| format!("/proc/self/fd/{n}/{f}"));
+        for program in [through, format!("/link{n}")].into_iter().chain(files) {
+            s.config["process"]["args"] = json!([program, "probe", "echo", "outside"]);
+            let ran = done(&s.command("run", &id("fd"), &[]));
+            let entered = done(&s.command("exec", running, &[&program, "probe", "echo", "outside"]));
+            for done in [ran, entered] {
+                assert!(done.code == 126 || done.code == 127, "{program}: {} {}", done.out, done.err);
+                assert!(!done.err.contains("permission denied"), "{program} exists: {}", done.err);
+            }
+        }
+    }
+    s.act("delete", running, &["force"]).ok();
+    // Nor do hooks of the container inherit anything, not even what is preserved for the program.
+    s.args(&["read", "/hook"]);
+    let hook = ["probe", "list-to", "/hook", "/proc/self/fd"];
+    s.config["hooks"] = json!({"startContainer": [{"path": "/bin/probe", "args": hook}]});
+    assert_eq!(done(&s.command("run", &id("fd"), &[])).ok(), "0 1 2 3", "3 is the listing's own");
+    s.nothing_left(&[&id("fd"), running]);
 }
 
 fn the_runtime_cannot_be_written() {
