@@ -90,8 +90,8 @@ pub(crate) fn make(root: &Path, id: &str, bundle: &Path, options: &CreateOptions
 
     let dir = Locked::create(root, &record, &text)?;
     inject::at("parent-record");
-    let mut undo = Undo { made: Some((dir, record)), pidfd: None, spec: &spec, hooks_ran: false };
-    let master = undo.attempt(|dir, record, pidfd, hooks_ran| {
+    let mut undo = Undo { made: Some((dir, record)), pidfd: None, spec: &spec };
+    let master = undo.attempt(|dir, record, pidfd| {
         if !options.systemd_cgroup {
             make_cgroup(&linux, record, None)?;
         }
@@ -99,7 +99,7 @@ pub(crate) fn make(root: &Path, id: &str, bundle: &Path, options: &CreateOptions
         if let Some(rdt) = &rdt {
             rdt.make()?;
         }
-        let mut attendant = Attendant { spec: &spec, linux: &linux, dir, record, options, mode, pidfd, hooks_ran };
+        let mut attendant = Attendant { spec: &spec, linux: &linux, dir, record, options, mode, pidfd };
         attendant.run(init, rdt.as_ref())
     })?;
     let disarmed = undo.disarm();
@@ -329,16 +329,15 @@ struct Undo<'a> {
     made: Option<(Locked, Record)>,
     pidfd: Option<OwnedFd>,
     spec: &'a Spec,
-    hooks_ran: bool,
 }
 
 impl Undo<'_> {
     fn attempt<T>(
         &mut self,
-        action: impl FnOnce(&Locked, &mut Record, &mut Option<OwnedFd>, &mut bool) -> Result<T, Error>,
+        action: impl FnOnce(&Locked, &mut Record, &mut Option<OwnedFd>) -> Result<T, Error>,
     ) -> Result<T, Error> {
         match &mut self.made {
-            Some((dir, record)) => action(dir, record, &mut self.pidfd, &mut self.hooks_ran),
+            Some((dir, record)) => action(dir, record, &mut self.pidfd),
             None => Err(Error::InitDied("it never came to be".into())),
         }
     }
@@ -363,7 +362,8 @@ impl Drop for Undo<'_> {
         }
         rdt::remove(record.rdt_group.as_deref());
         let _ = dir.remove();
-        if self.hooks_ran {
+        // Whatever failed once there was a process: the specification goes on with what follows the end.
+        if self.pidfd.is_some() {
             let state = state_of(&record, Status::Stopped, None);
             hooks::run_all("poststop", hooks::of(self.spec, "poststop"), &state);
         }
@@ -379,7 +379,6 @@ struct Attendant<'a> {
     options: &'a CreateOptions,
     mode: Mode,
     pidfd: &'a mut Option<OwnedFd>,
-    hooks_ran: &'a mut bool,
 }
 
 impl Attendant<'_> {
@@ -540,7 +539,6 @@ impl Attendant<'_> {
             let namespace = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, FileMode::empty());
             netdev::move_all(devices, namespace.on_path("open", &path)?.as_fd())?;
         }
-        *self.hooks_ran = true;
         inject::at("parent-hooks");
         let state = state_of(self.record, Status::Creating, Some(pid));
         hooks::run("prestart", hooks::of(self.spec, "prestart"), &state)?;

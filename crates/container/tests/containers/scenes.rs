@@ -535,9 +535,12 @@ fn a_failing_hook_undoes_everything() {
     let mut s = Scene::new(&["sleep", "30"]);
     let fail = json!([{"path": "/bin/sh", "args": ["sh", "-c", "echo broken >&2; exit 3"]}]);
     for kind in ["prestart", "createRuntime", "createContainer"] {
-        s.config["hooks"] = json!({kind: fail.clone()});
+        let ended = s.dir.join(format!("ended-{kind}"));
+        let poststop = json!([{"path": "/bin/sh", "args": ["sh", "-c", format!("echo > {}", ended.display())]}]);
+        s.config["hooks"] = json!({kind: fail.clone(), "poststop": poststop});
         let said = s.act("create", &id("fail"), &[]).fails();
         assert!(said.contains(kind) && said.contains("broken"), "{said}");
+        assert!(ended.exists(), "poststop hooks run after a failing {kind} hook");
         s.nothing_left(&[&id("fail")]);
     }
     s.config["hooks"] = json!({"startContainer": [{"path": "/bin/probe", "args": ["probe", "exit", "4"]}]});
