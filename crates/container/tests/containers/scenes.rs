@@ -548,12 +548,29 @@ fn a_failing_hook_undoes_everything() {
     assert!(s.act("start", &id("fail"), &[]).fails().contains("startContainer"));
     s.wait(&id("fail"), "stopped");
     s.act("delete", &id("fail"), &[]).ok();
-    // After the start a failure is only worth a warning.
-    s.config["hooks"] = json!({"poststart": fail});
+    // After the start a failure ends the container, and no further hook runs but those after the end.
+    let third = s.dir.join("third");
+    let note = json!({"path": "/bin/sh", "args": ["sh", "-c", format!("echo >> {}", third.display())]});
+    let post = json!([{"path": "/bin/true"}, fail[0], note]);
+    s.config["hooks"] = json!({"poststart": post, "poststop": fail});
     s.act("create", &id("fail"), &[]).ok();
-    s.act("start", &id("fail"), &[]).ok();
+    for verb in ["start", "run"] {
+        let said = s.act(verb, &id("fail"), &[]).fails();
+        assert!(said.contains("poststart") && said.contains("broken") && !third.exists(), "{said}");
+        assert!(verb == "start" || said.contains("poststop"), "{said}");
+        s.nothing_left(&[&id("fail")]);
+    }
+    // By documents older than 1.2 it is only worth a warning. So is, always, a failure after the end.
+    s.config["ociVersion"] = json!("1.1.0");
+    s.act("create", &id("fail"), &[]).ok();
+    let said = s.act("start", &id("fail"), &[]);
+    assert!(said.code == 0 && said.err.contains("poststart") && third.exists(), "{}", said.err);
     assert!(s.act("warnings", &id("fail"), &[]).ok().contains("broken"));
-    s.act("delete", &id("fail"), &["force"]).ok();
+    let said = s.act("delete", &id("fail"), &["force"]);
+    assert!(said.code == 0 && said.err.contains("poststop") && said.err.contains("broken"), "{}", said.err);
+    s.args(&["exit", "0"]);
+    let said = s.run(&id("fail"));
+    assert!(said.code == 0 && said.err.contains("poststart") && said.err.contains("poststop"), "{}", said.err);
     s.nothing_left(&[&id("fail")]);
 }
 
@@ -602,6 +619,13 @@ fn another_process_joins() {
     s.act("exec", id, &["probe", "sleep", "30"]).ok();
     let pid = std::fs::read_to_string(s.dir.join("pid")).unwrap();
     assert!(s.act("ps", id, &[]).ok().contains(&pid));
+    s.env = vec![("AFFINITY", "{\"initial\": \"0\"}".into())];
+    let said = s.act("exec", id, &["probe"]);
+    assert!(said.code == 0 && said.err.contains("Debug(\"affinity: 0x1\")"), "{}", said.err);
+    s.env = vec![("CGROUP", "..".into())];
+    assert!(s.act("exec", id, &["probe"]).fails().contains(".."));
+    s.env = vec![("CGROUP", "missing".into())];
+    assert!(s.act("exec", id, &["probe"]).fails().contains("missing"));
     // A signal to it is its exit code.
     s.env = vec![("PID_FILE", s.dir.join("pid2").display().to_string())];
     let child = s.command("exec", id, &["probe", "sleep", "30"]).spawn().unwrap();
