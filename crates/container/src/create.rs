@@ -437,7 +437,7 @@ impl Attendant<'_> {
                 if go_early {
                     return Ok(master);
                 }
-                return Err(Error::InitDied(fate(pidfd.as_fd())));
+                return Err(Error::InitDied(fate(pidfd.as_fd(), self.linux)));
             };
             match packet.tag {
                 Tag::Mappings if packet.payload == b"t" => {
@@ -552,6 +552,11 @@ impl Attendant<'_> {
     }
 }
 
+/// `linux.resources.memory.limit`, bytes, if there is one.
+pub(crate) fn memory_limit(linux: &Linux) -> Option<i64> {
+    linux.resources.as_ref()?.memory.as_ref()?.limit.filter(|limit| *limit > 0)
+}
+
 /// Tells the child to go on; false if it is gone. Its last words are then still to be received.
 pub(crate) fn answer(ours: &OwnedFd, tag: Tag) -> Result<bool, Error> {
     match sync::send(ours, tag, b"") {
@@ -606,9 +611,13 @@ pub(crate) fn open_pidfd(pid: i32) -> Result<OwnedFd, Error> {
 }
 
 /// What became of a child that ended early.
-pub(crate) fn fate(pidfd: std::os::fd::BorrowedFd<'_>) -> String {
+pub(crate) fn fate(pidfd: std::os::fd::BorrowedFd<'_>, linux: &Linux) -> String {
     match console::exit_code(pidfd) {
-        Ok(code) if code > 128 => format!("signal {}; out of memory?", code - 128),
+        Ok(code) if code == 128 + libc::SIGKILL => match memory_limit(linux) {
+            Some(limit) => format!("it was killed; is linux.resources.memory.limit, {limit} bytes, too small?"),
+            None => "it was killed; out of memory?".into(),
+        },
+        Ok(code) if code > 128 => format!("signal {}", code - 128),
         Ok(code) => format!("exit code {code}"),
         Err(e) => e.to_string(),
     }

@@ -260,7 +260,7 @@ fn start(
     drop((theirs, into));
     let mut kill = Kill(Some(pidfd));
     inject::at("exec-parent-cloned");
-    let mut master = None;
+    let (mut master, mut ready) = (None, false);
     let score = join.process.process().oom_score_adj;
     let adopt = |pid: i32| match score {
         None => Ok(()),
@@ -275,8 +275,12 @@ fn start(
     }
     loop {
         let Some(packet) = sync::receive(&ours).context(|| "listen to the process".into())? else {
-            // The program was executed. (Or the process was killed; then that is its exit code.)
             let pidfd = kill.0.take().ok_or_else(|| Error::InitDied("it has no pidfd".into()))?;
+            if !ready {
+                let linux = spec.linux.clone().unwrap_or_default();
+                return Err(Error::ProcessDied(create::fate(pidfd.as_fd(), &linux)));
+            }
+            // The program was executed. (Or the process was killed at the last moment; then that is its exit code.)
             return Ok(Started { pid, pidfd, master });
         };
         match packet.tag {
@@ -306,6 +310,7 @@ fn start(
                     create::send_pidfd(path, pidfd)?;
                 }
                 create::answer(&ours, Tag::Go)?;
+                ready = true;
             }
             Tag::Warning => notes(Note::Warning(String::from_utf8_lossy(&packet.payload).into_owned())),
             Tag::Error => return Err(sync::decode_error(&packet.payload)),

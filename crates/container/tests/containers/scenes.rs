@@ -29,6 +29,7 @@ pub const ALL: &[Test] = &[
     ("hooks_run_in_order", hooks_run_in_order),
     ("a_failing_hook_undoes_everything", a_failing_hook_undoes_everything),
     ("another_process_joins", another_process_joins),
+    ("too_little_memory_to_start_is_said", too_little_memory_to_start_is_said),
     ("pausing", pausing),
     ("a_terminal_goes_to_the_console_socket", a_terminal_goes_to_the_console_socket),
     ("a_terminal_is_relayed", a_terminal_is_relayed),
@@ -634,6 +635,21 @@ fn another_process_joins() {
     assert_eq!(child.wait_with_output().unwrap().status.code(), Some(137));
     s.act("delete", id, &["force"]).ok();
     s.nothing_left(&[id]);
+}
+
+fn too_little_memory_to_start_is_said() {
+    let mut s = Scene::new(&["exit", "0"]);
+    s.config["linux"]["resources"] = json!({"memory": {"limit": 8192}});
+    for verb in ["run", "create"] {
+        let said = s.act(verb, &id("tight"), &[]);
+        assert!(
+            said.code != 0 && said.err.contains("memory.limit, 8192 bytes, too small"),
+            "{} {}",
+            said.code,
+            said.err
+        );
+        s.nothing_left(&[&id("tight")]);
+    }
 }
 
 fn pausing() {
