@@ -18,7 +18,7 @@ use crate::error::{Context, Error};
 use crate::paths::Root;
 use crate::procfs::Proc;
 use crate::record::{self, Record};
-use crate::runtime::{ExecOptions, ExecOutcome};
+use crate::runtime::{ExecOptions, ExecOutcome, Note};
 use crate::sync::{self, Tag};
 use crate::{inject, namespaces, process, sys};
 
@@ -36,7 +36,13 @@ struct Join {
 }
 
 /// Starts a process in the container of this record.
-pub(crate) fn exec(record: &Record, dir: &Path, status: Status, options: &ExecOptions) -> Result<ExecOutcome, Error> {
+pub(crate) fn exec(
+    record: &Record,
+    dir: &Path,
+    status: Status,
+    options: &ExecOptions,
+    notes: &dyn Fn(Note),
+) -> Result<ExecOutcome, Error> {
     let allowed =
         matches!(status, Status::Running | Status::Created) || (status == Status::Paused && options.ignore_paused);
     if !allowed {
@@ -55,10 +61,14 @@ pub(crate) fn exec(record: &Record, dir: &Path, status: Status, options: &ExecOp
     }
     let mut warnings = Vec::new();
     let join = prepare(record, &spec, process, options, &mut warnings)?;
+    warnings.into_iter().for_each(|text| notes(Note::Warning(text)));
+    if let Some(mask) = &join.initial_affinity {
+        notes(Note::Debug(format!("affinity: 0x{}", hexadecimal(mask))));
+    }
 
     let signals = (!options.detach).then(|| sys::SignalFd::all_but(&[])).transpose();
     let signals = signals.context(|| "take over signals".into())?;
-    let started = start(record, &spec, join, options)?;
+    let started = start(record, &spec, join, options, notes)?;
     let Some(signals) = signals else {
         return Ok(ExecOutcome::Detached { pid: started.pid });
     };
@@ -132,6 +142,12 @@ fn prepare(
         console,
         chroot: (!namespaces.new_one(NamespaceKind::Mount)).then(|| record.rootfs.clone()),
     })
+}
+
+/// A bit mask, lowest first, as one number.
+fn hexadecimal(mask: &[u64]) -> String {
+    let digits = mask.iter().rev().map(|word| format!("{word:016x}")).collect::<String>();
+    digits.trim_start_matches('0').to_owned()
 }
 
 /// A pidfd of the first process that is certainly the first process.
@@ -217,7 +233,13 @@ impl Drop for Kill {
     }
 }
 
-fn start(record: &Record, spec: &Spec, mut join: Join, options: &ExecOptions) -> Result<Started, Error> {
+fn start(
+    record: &Record,
+    spec: &Spec,
+    mut join: Join,
+    options: &ExecOptions,
+    notes: &dyn Fn(Note),
+) -> Result<Started, Error> {
     let into = join.cgroup.as_mut().and_then(|j| {
         j.v2_procs = None;
         j.v2_dir.take()
@@ -238,7 +260,7 @@ fn start(record: &Record, spec: &Spec, mut join: Join, options: &ExecOptions) ->
     drop((theirs, into));
     let mut kill = Kill(Some(pidfd));
     inject::at("exec-parent-cloned");
-    let mut master = None;
+    let (mut master, mut ready) = (None, false);
     let score = join.process.process().oom_score_adj;
     let adopt = |pid: i32| match score {
         None => Ok(()),
@@ -253,8 +275,12 @@ fn start(record: &Record, spec: &Spec, mut join: Join, options: &ExecOptions) ->
     }
     loop {
         let Some(packet) = sync::receive(&ours).context(|| "listen to the process".into())? else {
-            // The program was executed. (Or the process was killed; then that is its exit code.)
             let pidfd = kill.0.take().ok_or_else(|| Error::InitDied("it has no pidfd".into()))?;
+            if !ready {
+                let linux = spec.linux.clone().unwrap_or_default();
+                return Err(Error::ProcessDied(create::fate(pidfd.as_fd(), &linux)));
+            }
+            // The program was executed. (Or the process was killed at the last moment; then that is its exit code.)
             return Ok(Started { pid, pidfd, master });
         };
         match packet.tag {
@@ -284,7 +310,9 @@ fn start(record: &Record, spec: &Spec, mut join: Join, options: &ExecOptions) ->
                     create::send_pidfd(path, pidfd)?;
                 }
                 create::answer(&ours, Tag::Go)?;
+                ready = true;
             }
+            Tag::Warning => notes(Note::Warning(String::from_utf8_lossy(&packet.payload).into_owned())),
             Tag::Error => return Err(sync::decode_error(&packet.payload)),
             _ => {}
         }
@@ -342,7 +370,9 @@ fn live(join: &Join, sync: &OwnedFd) -> Result<Infallible, Error> {
     }
     // Nothing of `join` that is a descriptor is used, or dropped, after this.
     join.process.close_descriptors(&[sync.as_fd()])?;
-    join.process.become_user()?;
+    if let Some(warning) = join.process.become_user()? {
+        let _ = sync::send(sync, Tag::Warning, warning.as_bytes());
+    }
     die_with_runtime()?;
     let env = join.process.environment();
     let program = join.process.find_program(&env)?;
@@ -358,6 +388,12 @@ fn live(join: &Join, sync: &OwnedFd) -> Result<Infallible, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn masks_are_numbers() {
+        assert_eq!(hexadecimal(&process::bit_list("0-1,4").unwrap()), "13");
+        assert_eq!(hexadecimal(&process::bit_list("1,64").unwrap()), "10000000000000002");
+    }
 
     #[test]
     fn cgroups_below_are_of_known_controllers_and_really_below() {

@@ -43,7 +43,7 @@ pub(crate) fn run(kind: &'static str, hooks: &[Hook], state: &State) -> Result<(
 
 /// Runs every hook; failures are returned as warnings, as the specification has it after start and after stop.
 pub(crate) fn run_all(kind: &'static str, hooks: &[Hook], state: &State) -> Vec<String> {
-    hooks.iter().filter_map(|hook| run_one(kind, hook, state).err()).map(|e| e.to_string()).collect()
+    hooks.iter().filter_map(|hook| run_one(kind, hook, state).err()).map(|e| format!("{e}, which is ignored")).collect()
 }
 
 fn run_one(kind: &'static str, hook: &Hook, state: &State) -> Result<(), Error> {

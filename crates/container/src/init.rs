@@ -20,7 +20,10 @@ use crate::mounts::Surroundings;
 use crate::procfs::Proc;
 use crate::rootfs::{Entrance, Rootfs};
 use crate::sync::{self, Tag};
-use crate::{hooks, inject, namespaces, netdev, process, sys};
+use crate::{create, hooks, inject, namespaces, netdev, process, sys};
+
+/// More than any container takes to be set up, bytes.
+const SET_UP_MEMORY: i64 = 16 << 20;
 
 /// What the child is to do.
 pub(crate) struct Init {
@@ -249,7 +252,10 @@ impl Init {
     /// raise limits.
     pub(crate) fn reports(&self) -> bool {
         let limits = self.user_namespace && self.process.as_ref().is_some_and(|p| !p.limits().is_empty());
-        self.listen.is_some() || self.attended || self.namespaces.intermediate.is_some() || limits
+        // The end of the stream is a program that runs, or a process that was killed while it was set up: what a limit may
+        // be too small for must be told apart.
+        let tight = create::memory_limit(&self.linux).is_some_and(|limit| limit < SET_UP_MEMORY);
+        self.listen.is_some() || self.attended || self.namespaces.intermediate.is_some() || limits || tight
     }
 
     /// Waits until the program may run. Returns the connection of `start`, if that is who said so.

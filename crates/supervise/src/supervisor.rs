@@ -394,7 +394,7 @@ impl Supervisor {
                 continue;
             }
             match runtime.get(&id) {
-                Ok(mut container) => container.delete(true)?,
+                Ok(mut container) => container.delete(true).map(drop)?,
                 Err(ContainerError::NotFound(_)) => {}
                 Err(error) => return Err(error.into()),
             }

@@ -36,6 +36,7 @@ pub const ALL: &[Test] = &[
     ("hooks_run_in_order", hooks_run_in_order),
     ("a_failing_hook_undoes_everything", a_failing_hook_undoes_everything),
     ("another_process_joins", another_process_joins),
+    ("too_little_memory_to_start_is_said", too_little_memory_to_start_is_said),
     ("pausing", pausing),
     ("a_terminal_goes_to_the_console_socket", a_terminal_goes_to_the_console_socket),
     ("a_terminal_is_relayed", a_terminal_is_relayed),
@@ -720,9 +721,12 @@ fn a_failing_hook_undoes_everything() {
     let mut s = Scene::new(&["sleep", "30"]);
     let fail = json!([{"path": "/bin/sh", "args": ["sh", "-c", "echo broken >&2; exit 3"]}]);
     for kind in ["prestart", "createRuntime", "createContainer"] {
-        s.config["hooks"] = json!({kind: fail.clone()});
+        let ended = s.dir.join(format!("ended-{kind}"));
+        let poststop = json!([{"path": "/bin/sh", "args": ["sh", "-c", format!("echo > {}", ended.display())]}]);
+        s.config["hooks"] = json!({kind: fail.clone(), "poststop": poststop});
         let said = s.act("create", &id("fail"), &[]).fails();
         assert!(said.contains(kind) && said.contains("broken"), "{said}");
+        assert!(ended.exists(), "poststop hooks run after a failing {kind} hook");
         s.nothing_left(&[&id("fail")]);
     }
     s.config["hooks"] = json!({"startContainer": [{"path": "/bin/probe", "args": ["probe", "exit", "4"]}]});
@@ -730,12 +734,29 @@ fn a_failing_hook_undoes_everything() {
     assert!(s.act("start", &id("fail"), &[]).fails().contains("startContainer"));
     s.wait(&id("fail"), "stopped");
     s.act("delete", &id("fail"), &[]).ok();
-    // After the start a failure is only worth a warning.
-    s.config["hooks"] = json!({"poststart": fail});
+    // After the start a failure ends the container, and no further hook runs but those after the end.
+    let third = s.dir.join("third");
+    let note = json!({"path": "/bin/sh", "args": ["sh", "-c", format!("echo >> {}", third.display())]});
+    let post = json!([{"path": "/bin/true"}, fail[0], note]);
+    s.config["hooks"] = json!({"poststart": post, "poststop": fail});
     s.act("create", &id("fail"), &[]).ok();
-    s.act("start", &id("fail"), &[]).ok();
+    for verb in ["start", "run"] {
+        let said = s.act(verb, &id("fail"), &[]).fails();
+        assert!(said.contains("poststart") && said.contains("broken") && !third.exists(), "{said}");
+        assert!(verb == "start" || said.contains("poststop"), "{said}");
+        s.nothing_left(&[&id("fail")]);
+    }
+    // By documents older than 1.2 it is only worth a warning. So is, always, a failure after the end.
+    s.config["ociVersion"] = json!("1.1.0");
+    s.act("create", &id("fail"), &[]).ok();
+    let said = s.act("start", &id("fail"), &[]);
+    assert!(said.code == 0 && said.err.contains("poststart") && third.exists(), "{}", said.err);
     assert!(s.act("warnings", &id("fail"), &[]).ok().contains("broken"));
-    s.act("delete", &id("fail"), &["force"]).ok();
+    let said = s.act("delete", &id("fail"), &["force"]);
+    assert!(said.code == 0 && said.err.contains("poststop") && said.err.contains("broken"), "{}", said.err);
+    s.args(&["exit", "0"]);
+    let said = s.run(&id("fail"));
+    assert!(said.code == 0 && said.err.contains("poststart") && said.err.contains("poststop"), "{}", said.err);
     s.nothing_left(&[&id("fail")]);
 }
 
@@ -784,6 +805,13 @@ fn another_process_joins() {
     s.act("exec", id, &["probe", "sleep", "30"]).ok();
     let pid = std::fs::read_to_string(s.dir.join("pid")).unwrap();
     assert!(s.act("ps", id, &[]).ok().contains(&pid));
+    s.env = vec![("AFFINITY", "{\"initial\": \"0\"}".into())];
+    let said = s.act("exec", id, &["probe"]);
+    assert!(said.code == 0 && said.err.contains("Debug(\"affinity: 0x1\")"), "{}", said.err);
+    s.env = vec![("CGROUP", "..".into())];
+    assert!(s.act("exec", id, &["probe"]).fails().contains(".."));
+    s.env = vec![("CGROUP", "missing".into())];
+    assert!(s.act("exec", id, &["probe"]).fails().contains("missing"));
     // A signal to it is its exit code.
     s.env = vec![("PID_FILE", s.dir.join("pid2").display().to_string())];
     let child = s.command("exec", id, &["probe", "sleep", "30"]).spawn().unwrap();
@@ -792,6 +820,21 @@ fn another_process_joins() {
     assert_eq!(child.wait_with_output().unwrap().status.code(), Some(137));
     s.act("delete", id, &["force"]).ok();
     s.nothing_left(&[id]);
+}
+
+fn too_little_memory_to_start_is_said() {
+    let mut s = Scene::new(&["exit", "0"]);
+    s.config["linux"]["resources"] = json!({"memory": {"limit": 8192}});
+    for verb in ["run", "create"] {
+        let said = s.act(verb, &id("tight"), &[]);
+        assert!(
+            said.code != 0 && said.err.contains("memory.limit, 8192 bytes, too small"),
+            "{} {}",
+            said.code,
+            said.err
+        );
+        s.nothing_left(&[&id("tight")]);
+    }
 }
 
 fn pausing() {

@@ -95,7 +95,7 @@ impl Exec {
             cgroup: self.cgroup,
             ignore_paused: self.ignore_paused,
         };
-        match container.exec(&options).map_err(|error| failed(error.into()))? {
+        match container.exec(&options, &|note| context.log.note(note)).map_err(|error| failed(error.into()))? {
             ExecOutcome::Detached { .. } => Ok(ExitCode::SUCCESS),
             ExecOutcome::Exited(code) => Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))),
         }

@@ -246,7 +246,8 @@ impl Run {
                 .hint("write `strata run --bundle DIR ID`")
                 .code(crate::failure::OCI_FAILED)
         })?;
-        let options = RunOptions { detach: self.detach, keep: self.keep, started: None };
+        let notes = |note| context.log.note(note);
+        let options = RunOptions { detach: self.detach, keep: self.keep, started: None, notes: Some(&notes) };
         let create = self.bundle.create_options(context);
         let code = context.runtime()?.run(&id, self.bundle.bundle(), &create, options)?;
         Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)))
