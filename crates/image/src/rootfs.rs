@@ -465,3 +465,50 @@ pub(crate) fn layer_error(digest: &Digest, path: &Path, error: ApplyError) -> Er
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whichever way this kernel takes, the list must give the same tree: also with many layers and with names that
+    /// hold the separators of options.
+    #[test]
+    fn a_list_of_layers_is_mounted_like_single_ones() {
+        if !rustix::process::geteuid().is_root() {
+            let test = "a_list_of_layers_is_mounted_like_single_ones";
+            eprintln!("skipped {test}: mounting needs root");
+            if let Some(path) = std::env::var_os("STRATA_TEST_SKIPS") {
+                use std::io::Write;
+                let mut file = File::options().create(true).append(true).open(path).unwrap();
+                writeln!(file, "{test}: mounting needs root").unwrap();
+            }
+            return;
+        }
+        let temp = tempfile::tempdir().unwrap();
+        let base = temp.path().join("a:b,c");
+        let dirs: Vec<PathBuf> = (0..100).map(|n| base.join(format!("layer{n}"))).collect();
+        for (n, dir) in dirs.iter().enumerate() {
+            fs::create_dir_all(dir).unwrap();
+            fs::write(dir.join(format!("only{n}")), "").unwrap();
+            fs::write(dir.join("common"), n.to_string()).unwrap();
+        }
+        let stack = Stack { marks: Marks::User, dirs };
+        let [upper, work, at] = ["upper", "work", "at"].map(|name| base.join(name));
+        for dir in [&upper, &work, &at] {
+            fs::create_dir(dir).unwrap();
+        }
+        for by_list in [false, true] {
+            let mounted = match by_list {
+                true => overlay_by_list(&stack, Some((&upper, &work)), &at),
+                false => overlay(&stack, Some((&upper, &work)), &at),
+            };
+            mounted.unwrap();
+            let seen = fs::read_dir(&at).map(|entries| entries.count());
+            let top = fs::read_to_string(at.join("common"));
+            unmount(&at, UnmountFlags::DETACH).unwrap();
+            assert_eq!((seen.unwrap(), top.unwrap().as_str()), (101, "0"), "by list: {by_list}");
+        }
+        let many = Stack { marks: Marks::User, dirs: vec![base; 300] };
+        assert_eq!(overlay_by_list(&many, None, &at), Err(Errno::OPNOTSUPP));
+    }
+}
