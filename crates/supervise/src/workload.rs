@@ -111,6 +111,9 @@ pub struct Workload {
     pub sysctls: BTreeMap<String, String>,
     /// `/proc/self/oom_score_adj`.
     pub oom_score_adj: Option<i32>,
+    /// Whether systemd makes the cgroup, as a scope in `machine.slice`, or in the user's `user.slice`.
+    #[serde(default)]
+    pub systemd_cgroup: bool,
 }
 
 /// Which seccomp filter a container gets.
@@ -153,6 +156,7 @@ impl Workload {
             rlimits: Vec::new(),
             sysctls: BTreeMap::new(),
             oom_score_adj: None,
+            systemd_cgroup: false,
         }
     }
 }
