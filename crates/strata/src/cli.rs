@@ -149,7 +149,9 @@ trait Describe {
 
 impl<T: Args> Describe for T {
     fn describe(command: Command) -> Command {
-        T::augment_args(command)
+        // The options' own documentation does not speak to users.
+        let about = command.get_about().cloned().unwrap_or_default();
+        T::augment_args(command).about(about).long_about(None)
     }
 }
 
