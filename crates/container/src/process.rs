@@ -4,12 +4,12 @@
 //! one that joins it later go through the same steps.
 
 use std::ffi::CString;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::process::{Resource, Rlimit};
 use rustix::thread::{Gid, Uid};
 use strata_seccomp::Program;
@@ -381,11 +381,11 @@ impl Plan {
 
     /// The environment, with `HOME` from the container's `/etc/passwd` if it is not set.
     pub(crate) fn environment(&self) -> Vec<Vec<u8>> {
-        let mut env: Vec<Vec<u8>> = self.process.env.iter().map(|e| e.clone().into_bytes()).collect();
+        let mut env: Vec<Vec<u8>> = unique(&self.process.env).into_iter().map(|e| e.as_bytes().to_vec()).collect();
         if !env.iter().any(|e| e.starts_with(b"HOME=") && e.len() > 5) {
             env.retain(|e| !e.starts_with(b"HOME="));
-            let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-            env.push(format!("HOME={}", home(&passwd, self.process.user.uid)).into_bytes());
+            let passwd = read_passwd().unwrap_or_default();
+            env.push([b"HOME=", home(&passwd, self.process.user.uid)].concat());
         }
         env
     }
@@ -510,10 +510,35 @@ fn executable(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Variables without those that are set again later: programs take the first of one name, users mean the last.
+fn unique(env: &[String]) -> Vec<&str> {
+    let mut seen = std::collections::BTreeSet::new();
+    let name = |entry: &&str| entry.split('=').next().unwrap_or_default().to_owned();
+    let mut env: Vec<&str> = env.iter().rev().map(String::as_str).filter(|entry| seen.insert(name(entry))).collect();
+    env.reverse();
+    env
+}
+
+/// `/etc/passwd` of the container, which may have made anything of it: a pipe without a writer, a link to a descriptor, a
+/// device without an end.
+fn read_passwd() -> io::Result<Vec<u8>> {
+    const MAX: u64 = 1 << 20;
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::NO_MAGICLINKS;
+    let file = rustix::fs::openat2(rustix::fs::CWD, "/etc/passwd", flags, Mode::empty(), resolve)?;
+    let mut text = Vec::new();
+    if FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) == FileType::RegularFile {
+        std::fs::File::from(file).take(MAX).read_to_end(&mut text)?;
+    }
+    Ok(text)
+}
+
 /// The home directory of a user id, `/` if it has none.
-fn home(passwd: &str, uid: u32) -> &str {
-    let line = passwd.lines().find(|l| l.split(':').nth(2).and_then(|n| n.parse().ok()) == Some(uid));
-    line.and_then(|l| l.split(':').nth(5)).filter(|h| !h.is_empty()).unwrap_or("/")
+fn home(passwd: &[u8], uid: u32) -> &[u8] {
+    let fields =
+        |line: &'_ [u8]| -> Option<u32> { std::str::from_utf8(line.split(|b| *b == b':').nth(2)?).ok()?.parse().ok() };
+    let line = passwd.split(|b| *b == b'\n').find(|line| fields(line) == Some(uid));
+    line.and_then(|l| l.split(|b| *b == b':').nth(5)).filter(|h| !h.is_empty()).unwrap_or(b"/")
 }
 
 /// Which labels to set; an error if one is asked for that this kernel does not know.
@@ -572,11 +597,15 @@ mod tests {
 
     #[test]
     fn homes_are_found_by_user_id() {
-        let passwd = "root:x:0:0:root:/root:/bin/sh\nbad\nu:x:7:7::/home/u:/bin/sh\nv:x:8:8:::\n";
-        assert_eq!(
-            (home(passwd, 0), home(passwd, 7), home(passwd, 8), home(passwd, 9)),
-            ("/root", "/home/u", "/", "/")
-        );
+        let passwd = b"root:x:0:0:root:/root:/bin/sh\nbad\nu:x:7:7:\xff:/home/\xfe:/bin/sh\nv:x:8:8:::\n";
+        let homes = [0, 7, 8, 9].map(|uid| home(passwd, uid));
+        assert_eq!(homes, [b"/root".as_slice(), b"/home/\xfe", b"/", b"/"]);
+    }
+
+    #[test]
+    fn the_last_variable_of_a_name_holds() {
+        let env = ["PATH=/a", "X=1", "PATH=/b", "odd", "X"].map(str::to_owned);
+        assert_eq!(unique(&env), ["PATH=/b", "odd", "X"]);
     }
 
     #[test]

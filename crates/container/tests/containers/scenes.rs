@@ -26,6 +26,7 @@ pub const ALL: &[Test] = &[
     ("no_program_is_found_through_a_descriptor", no_program_is_found_through_a_descriptor),
     ("the_runtime_cannot_be_written", the_runtime_cannot_be_written),
     ("identity_limits_and_capabilities", identity_limits_and_capabilities),
+    ("homes_are_read_from_files_only", homes_are_read_from_files_only),
     ("hooks_run_in_order", hooks_run_in_order),
     ("a_failing_hook_undoes_everything", a_failing_hook_undoes_everything),
     ("another_process_joins", another_process_joins),
@@ -486,6 +487,41 @@ fn identity_limits_and_capabilities() {
     s.config["process"]["rlimits"] = json!([{"type": "RLIMIT_NOFILE", "soft": 5, "hard": 4}]);
     assert!(s.run(&id("identity")).fails().contains("RLIMIT_NOFILE"));
     s.nothing_left(&[&id("identity")]);
+}
+
+fn homes_are_read_from_files_only() {
+    let mut s = Scene::new(&["env", "HOME", "env", "TWICE"]);
+    s.config["process"]["env"] = json!(["PATH=/bin", "TWICE=first", "TWICE=last"]);
+    let passwd = s.rootfs().join("etc/passwd");
+    std::fs::create_dir(s.rootfs().join("etc")).unwrap();
+    // Through a link, as images have it; and not all of it need be UTF-8.
+    std::fs::write(s.rootfs().join("etc/real"), b"\xff:x:5:5:::\nroot:x:0:0::/home/root:/bin/sh\n").unwrap();
+    std::os::unix::fs::symlink("/etc/real", &passwd).unwrap();
+    assert_eq!(s.run(&id("home")).ok(), "/home/root\nlast");
+    // A pipe that nobody writes to, an endless device, a descriptor.
+    for kind in ["fifo", "/dev/zero", "/proc/self/fd/0"] {
+        std::fs::remove_file(&passwd).unwrap();
+        match kind {
+            "fifo" => {
+                let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::from_raw_mode(0o644));
+                rustix::fs::mknodat(rustix::fs::CWD, &passwd, kind, mode, 0).unwrap();
+            }
+            target => std::os::unix::fs::symlink(target, &passwd).unwrap(),
+        }
+        let real = std::fs::File::open(s.rootfs().join("etc/real")).unwrap();
+        let mut child = s.command("run", &id("home"), &[]).stdin(real).spawn().unwrap();
+        let ended = (0..1000).find_map(|_| {
+            std::thread::sleep(Duration::from_millis(10));
+            child.try_wait().unwrap()
+        });
+        if ended.is_none() {
+            s.act("delete", &id("home"), &["force"]).ok();
+        }
+        let done: crate::bundle::Done = child.wait_with_output().unwrap().into();
+        assert!(ended.is_some(), "it hangs with {kind}");
+        assert_eq!(done.ok(), "/\nlast", "{kind}");
+    }
+    s.nothing_left(&[&id("home")]);
 }
 
 /// A hook that appends its name, whether it has the state, and its host name to a file.
