@@ -35,8 +35,10 @@ pub const ALL: &[Test] = &[
     ("a_terminal_goes_to_the_console_socket", a_terminal_goes_to_the_console_socket),
     ("a_terminal_is_relayed", a_terminal_is_relayed),
     ("a_filter_refuses_calls", a_filter_refuses_calls),
+    ("a_filter_for_the_program_does_not_stop_the_runtime", a_filter_for_the_program_does_not_stop_the_runtime),
     ("a_filter_asks_a_listener", a_filter_asks_a_listener),
     ("descriptors_are_preserved", descriptors_are_preserved),
+    ("signals_that_the_caller_ignores_are_not_ignored_inside", signals_that_the_caller_ignores_are_not_ignored_inside),
     ("signals_are_forwarded", signals_are_forwarded),
     ("many_at_once", many_at_once),
     ("only_containers_are_collected", only_containers_are_collected),
@@ -816,6 +818,44 @@ fn a_filter_refuses_calls() {
     s.nothing_left(&[&id("filter")]);
 }
 
+fn a_filter_for_the_program_does_not_stop_the_runtime() {
+    let mut s = Scene::new(&["status", "Seccomp:", "status", "Uid:", "status", "Umask:", "status", "CapEff:"]);
+    let names = [
+        "close_range",
+        "getcwd",
+        "chdir",
+        "umask",
+        "fcntl",
+        "openat2",
+        "faccessat",
+        "faccessat2",
+        "setresuid",
+        "setresgid",
+        "setgroups",
+        "capget",
+        "rt_sigprocmask",
+        "access",
+        "fchown",
+        "sched_setscheduler",
+        "prlimit64",
+    ];
+    let rule = json!({"names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": 1});
+    s.config["linux"]["seccomp"] =
+        json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64"], "syscalls": [rule]});
+    for (new_privileges, uid) in [(true, 0), (true, 1000), (false, 1000)] {
+        s.config["process"]["noNewPrivileges"] = json!(!new_privileges);
+        s.config["process"]["user"]["uid"] = json!(uid);
+        // Executing a program gives root all of the bounding set.
+        let effective = if uid == 0 { "0000000000200021" } else { "0000000000000000" };
+        let expected = format!("Seccomp: 2\nUid: {uid} {uid} {uid} {uid}\nUmask: 0022\nCapEff: {effective}");
+        assert_eq!(s.run(&id("strict")).ok(), expected, "new privileges: {new_privileges}");
+        s.act("create", &id("strict"), &[]).ok();
+        s.act("start", &id("strict"), &[]).ok();
+        s.act("delete", &id("strict"), &["force"]).ok();
+    }
+    s.nothing_left(&[&id("strict")]);
+}
+
 fn a_filter_asks_a_listener() {
     let mut s = Scene::new(&["exit", "0"]);
     let path = s.dir.join("listener");
@@ -863,6 +903,26 @@ fn descriptors_are_preserved() {
     assert_eq!(out.lines().collect::<Vec<_>>(), ["0 1 2 3 4", "noted", "unset"]);
     let out = with_fd(&[("PRESERVE", "0"), ("LISTEN_FDS", "1")]);
     assert_eq!(out.lines().last(), Some("1"), "{out}");
+}
+
+fn signals_that_the_caller_ignores_are_not_ignored_inside() {
+    let mut s = Scene::new(&["status", "SigIgn:"]);
+    // PIPE, which the probe ignores itself, being a Rust program.
+    let nothing = "SigIgn: 0000000000001000";
+    let deaf = |command: std::process::Command| -> crate::bundle::Done {
+        let mut shell = std::process::Command::new("/bin/bash");
+        shell.args(["-c", "trap '' HUP INT CHLD PIPE 34 RTMAX; exec \"$0\" \"$@\""]);
+        shell.arg(command.get_program()).args(command.get_args()).stdin(Stdio::null()).output().unwrap().into()
+    };
+    s.config["hooks"] = json!({"poststop": [{"path": "/bin/true"}]});
+    let ran = deaf(s.command("run", &id("deaf"), &[]));
+    assert_eq!((ran.code, ran.out.as_str(), ran.err.as_str()), (0, nothing, ""));
+    s.args(&["sleep", "30"]);
+    s.act("create", &id("deaf"), &[]).ok();
+    s.act("start", &id("deaf"), &[]).ok();
+    assert_eq!(deaf(s.command("exec", &id("deaf"), &["probe", "status", "SigIgn:"])).ok(), nothing);
+    s.act("delete", &id("deaf"), &["force"]).ok();
+    s.nothing_left(&[&id("deaf")]);
 }
 
 fn signals_are_forwarded() {
