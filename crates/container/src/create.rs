@@ -158,6 +158,7 @@ fn prepare(
         keyring: (!options.no_new_keyring).then(|| format!("_ses.{}", record.id)),
         preserve_fds: options.preserve_fds + listen_fds,
         seccomp: seccomp.map_err(|e| Error::Seccomp(e.to_string()))?,
+        ignored_signals: process::ignored_signals(&proc),
     };
     let process = spec.process.as_ref().map(|p| {
         let mut p = p.clone();

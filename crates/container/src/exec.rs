@@ -108,6 +108,7 @@ fn prepare(
     options: &ExecOptions,
     warnings: &mut Vec<String>,
 ) -> Result<Join, Error> {
+    let proc = Proc::open()?;
     let linux = spec.linux.clone().unwrap_or_default();
     let namespaces = namespaces::of_process(spec, record.pid)?;
     let seccomp = linux.seccomp.as_ref().map(strata_seccomp::compile).transpose();
@@ -124,6 +125,7 @@ fn prepare(
         keyring: Some(format!("_ses.{}", record.id)),
         preserve_fds: options.preserve_fds,
         seccomp: seccomp.map_err(|e| Error::Seccomp(e.to_string()))?,
+        ignored_signals: process::ignored_signals(&proc),
     };
     let process = process::Plan::new(&process, around, warnings)?;
     let init = create_pidfd(record)?;
@@ -134,7 +136,7 @@ fn prepare(
     };
     Ok(Join {
         process,
-        proc: Proc::open()?,
+        proc,
         init,
         flags: namespaces::flags(&namespaces),
         cgroup,
@@ -250,9 +252,7 @@ fn start(
         sys::Cloned::Child => {
             drop(ours);
             let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| live(&join, &theirs)));
-            if let Ok(Err(error)) = ended {
-                sync::send_error(&theirs, &error);
-            }
+            sync::send_last_words(&theirs, ended);
             sys::exit_now(1)
         }
         sys::Cloned::Parent { pid, pidfd } => (pid, pidfd),
@@ -364,25 +364,24 @@ fn live(join: &Join, sync: &OwnedFd) -> Result<Infallible, Error> {
     if join.flags & libc::CLONE_NEWUSER == 0 {
         join.process.limits().apply_to(0)?;
     }
-    if let Some(listener) = join.process.with_privileges(labels)? {
-        sync::send_with(sync, Tag::SeccompFd, b"", Some(listener.as_fd()))
-            .context(|| "hand over the listener".into())?;
-    }
+    join.process.with_privileges(labels)?;
     // Nothing of `join` that is a descriptor is used, or dropped, after this.
     join.process.close_descriptors(&[sync.as_fd()])?;
-    if let Some(warning) = join.process.become_user()? {
+    join.process.become_user()?;
+    die_with_runtime()?;
+    let mut settled = join.process.settle()?;
+    let hand_over = |listener: OwnedFd| {
+        sync::send_with(sync, Tag::SeccompFd, b"", Some(listener.as_fd())).context(|| "hand over the listener".into())
+    };
+    settled.listener.take().map_or(Ok(()), hand_over)?;
+    if let Some(warning) = &settled.warning {
         let _ = sync::send(sync, Tag::Warning, warning.as_bytes());
     }
-    die_with_runtime()?;
-    let env = join.process.environment();
-    let program = join.process.find_program(&env)?;
     inject::at("exec-child-ready");
     sync::send(sync, Tag::Ready, b"").context(|| "report to the runtime".into())?;
     sync::expect(sync, Tag::Go)?;
     rustix::process::set_parent_process_death_signal(None).context(|| "untie from the runtime".into())?;
-    Err(join.process.execute(&program, &env, |listener| {
-        sync::send_with(sync, Tag::SeccompFd, b"", Some(listener.as_fd())).context(|| "hand over the listener".into())
-    }))
+    Err(join.process.execute(&settled, hand_over))
 }
 
 #[cfg(test)]

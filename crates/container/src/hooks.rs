@@ -16,6 +16,7 @@ use strata_spec::runtime::{Hook, Spec};
 use strata_spec::state::State;
 
 use crate::error::Error;
+use crate::sys;
 
 /// Every kind of hook and its programs.
 pub(crate) fn all(spec: &Spec) -> impl Iterator<Item = (&'static str, &[Hook])> {
@@ -70,6 +71,8 @@ fn run_one(kind: &'static str, hook: &Hook, state: &State) -> Result<(), Error> 
     // A group of its own, so that what the hook started can be ended with it.
     command.process_group(0).stdin(input);
     command.stdout(output.try_clone().map_err(cannot)?).stderr(output.try_clone().map_err(cannot)?);
+    // Who ignores this signal is not told how a child ended.
+    sys::default_signals(sys::signal_bit(libc::SIGCHLD));
     let mut child = command.spawn().map_err(cannot)?;
     if let Some(seconds) = hook.timeout {
         let limit = Timespec { tv_sec: seconds, tv_nsec: 0 };

@@ -62,9 +62,7 @@ pub(crate) fn run(init: Init, sync: OwnedFd, others: OwnedFd, lock: BorrowedFd<'
     let mut init = std::mem::ManuallyDrop::new(init);
     // A panic must not unwind into the runtime's own frames, of which this process has a copy.
     let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| live(&mut init, &sync)));
-    if let Ok(Err(error)) = ended {
-        sync::send_error(&sync, &error);
-    }
+    sync::send_last_words(&sync, ended);
     sys::exit_now(1)
 }
 
@@ -90,6 +88,11 @@ fn join_sent_cgroups(sync: &OwnedFd) -> Result<(), Error> {
         rustix::io::write(&tasks, b"0").context(|| "join the cgroup".into())?;
     }
     Ok(())
+}
+
+/// Gives the filter's notifications to whoever may pass them on.
+fn hand_over(channel: &OwnedFd, listener: OwnedFd) -> Result<(), Error> {
+    sync::send_with(channel, Tag::SeccompFd, b"", Some(listener.as_fd())).context(|| "hand over the listener".into())
 }
 
 /// From here on this process is killed if the runtime dies. Changes of credentials undo this.
@@ -215,17 +218,17 @@ impl Init {
         if !self.user_namespace {
             process.limits().apply_to(0)?;
         }
-        if let Some(listener) = process.with_privileges(labels)? {
-            sync::send_with(sync, Tag::SeccompFd, b"", Some(listener.as_fd()))
-                .context(|| "hand over the listener".into())?;
-        }
+        process.with_privileges(labels)?;
         process.close_descriptors(&self.sockets(sync))?;
-        if let Some(warning) = process.become_user()? {
+        process.become_user()?;
+        die_with_runtime(sync)?;
+        let mut settled = process.settle()?;
+        if let Some(listener) = settled.listener.take() {
+            hand_over(sync, listener)?;
+        }
+        if let Some(warning) = &settled.warning {
             let _ = sync::send(sync, Tag::Warning, warning.as_bytes());
         }
-        die_with_runtime(sync)?;
-        let env = process.environment();
-        let program = process.find_program(&env)?;
         inject::at("child-ready");
 
         let starter = self.await_start(sync)?;
@@ -234,10 +237,7 @@ impl Init {
         let run = hooks::run("startContainer", hooks::of(&self.spec, "startContainer"), &state(Status::Created));
         let error = match run {
             Err(e) => e,
-            Ok(()) => process.execute(&program, &env, |listener| {
-                sync::send_with(channel, Tag::SeccompFd, b"", Some(listener.as_fd()))
-                    .context(|| "hand over the listener".into())
-            }),
+            Ok(()) => process.execute(&settled, |listener| hand_over(channel, listener)),
         };
         sync::send_error(channel, &error);
         sys::exit_now(1)

@@ -33,6 +33,7 @@ pub const ALL: &[Test] = &[
     ("no_program_is_found_through_a_descriptor", no_program_is_found_through_a_descriptor),
     ("the_runtime_cannot_be_written", the_runtime_cannot_be_written),
     ("identity_limits_and_capabilities", identity_limits_and_capabilities),
+    ("homes_are_read_from_files_only", homes_are_read_from_files_only),
     ("hooks_run_in_order", hooks_run_in_order),
     ("a_failing_hook_undoes_everything", a_failing_hook_undoes_everything),
     ("another_process_joins", another_process_joins),
@@ -41,8 +42,10 @@ pub const ALL: &[Test] = &[
     ("a_terminal_goes_to_the_console_socket", a_terminal_goes_to_the_console_socket),
     ("a_terminal_is_relayed", a_terminal_is_relayed),
     ("a_filter_refuses_calls", a_filter_refuses_calls),
+    ("a_filter_for_the_program_does_not_stop_the_runtime", a_filter_for_the_program_does_not_stop_the_runtime),
     ("a_filter_asks_a_listener", a_filter_asks_a_listener),
     ("descriptors_are_preserved", descriptors_are_preserved),
+    ("signals_that_the_caller_ignores_are_not_ignored_inside", signals_that_the_caller_ignores_are_not_ignored_inside),
     ("signals_are_forwarded", signals_are_forwarded),
     ("many_at_once", many_at_once),
     ("only_containers_are_collected", only_containers_are_collected),
@@ -673,6 +676,41 @@ fn identity_limits_and_capabilities() {
     s.nothing_left(&[&id("identity")]);
 }
 
+fn homes_are_read_from_files_only() {
+    let mut s = Scene::new(&["env", "HOME", "env", "TWICE"]);
+    s.config["process"]["env"] = json!(["PATH=/bin", "TWICE=first", "TWICE=last"]);
+    let passwd = s.rootfs().join("etc/passwd");
+    std::fs::create_dir(s.rootfs().join("etc")).unwrap();
+    // Through a link, as images have it; and not all of it need be UTF-8.
+    std::fs::write(s.rootfs().join("etc/real"), b"\xff:x:5:5:::\nroot:x:0:0::/home/root:/bin/sh\n").unwrap();
+    std::os::unix::fs::symlink("/etc/real", &passwd).unwrap();
+    assert_eq!(s.run(&id("home")).ok(), "/home/root\nlast");
+    // A pipe that nobody writes to, an endless device, a descriptor.
+    for kind in ["fifo", "/dev/zero", "/proc/self/fd/0"] {
+        std::fs::remove_file(&passwd).unwrap();
+        match kind {
+            "fifo" => {
+                let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::from_raw_mode(0o644));
+                rustix::fs::mknodat(rustix::fs::CWD, &passwd, kind, mode, 0).unwrap();
+            }
+            target => std::os::unix::fs::symlink(target, &passwd).unwrap(),
+        }
+        let real = std::fs::File::open(s.rootfs().join("etc/real")).unwrap();
+        let mut child = s.command("run", &id("home"), &[]).stdin(real).spawn().unwrap();
+        let ended = (0..1000).find_map(|_| {
+            std::thread::sleep(Duration::from_millis(10));
+            child.try_wait().unwrap()
+        });
+        if ended.is_none() {
+            s.act("delete", &id("home"), &["force"]).ok();
+        }
+        let done: crate::bundle::Done = child.wait_with_output().unwrap().into();
+        assert!(ended.is_some(), "it hangs with {kind}");
+        assert_eq!(done.ok(), "/\nlast", "{kind}");
+    }
+    s.nothing_left(&[&id("home")]);
+}
+
 /// A hook that appends its name, whether it has the state, and its host name to a file.
 fn hook(log: &Path, name: &str) -> serde_json::Value {
     let script =
@@ -973,6 +1011,44 @@ fn a_filter_refuses_calls() {
     s.nothing_left(&[&id("filter")]);
 }
 
+fn a_filter_for_the_program_does_not_stop_the_runtime() {
+    let mut s = Scene::new(&["status", "Seccomp:", "status", "Uid:", "status", "Umask:", "status", "CapEff:"]);
+    let names = [
+        "close_range",
+        "getcwd",
+        "chdir",
+        "umask",
+        "fcntl",
+        "openat2",
+        "faccessat",
+        "faccessat2",
+        "setresuid",
+        "setresgid",
+        "setgroups",
+        "capget",
+        "rt_sigprocmask",
+        "access",
+        "fchown",
+        "sched_setscheduler",
+        "prlimit64",
+    ];
+    let rule = json!({"names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": 1});
+    s.config["linux"]["seccomp"] =
+        json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64"], "syscalls": [rule]});
+    for (new_privileges, uid) in [(true, 0), (true, 1000), (false, 1000)] {
+        s.config["process"]["noNewPrivileges"] = json!(!new_privileges);
+        s.config["process"]["user"]["uid"] = json!(uid);
+        // Executing a program gives root all of the bounding set.
+        let effective = if uid == 0 { "0000000000200021" } else { "0000000000000000" };
+        let expected = format!("Seccomp: 2\nUid: {uid} {uid} {uid} {uid}\nUmask: 0022\nCapEff: {effective}");
+        assert_eq!(s.run(&id("strict")).ok(), expected, "new privileges: {new_privileges}");
+        s.act("create", &id("strict"), &[]).ok();
+        s.act("start", &id("strict"), &[]).ok();
+        s.act("delete", &id("strict"), &["force"]).ok();
+    }
+    s.nothing_left(&[&id("strict")]);
+}
+
 fn a_filter_asks_a_listener() {
     let mut s = Scene::new(&["exit", "0"]);
     let path = s.dir.join("listener");
@@ -1020,6 +1096,26 @@ fn descriptors_are_preserved() {
     assert_eq!(out.lines().collect::<Vec<_>>(), ["0 1 2 3 4", "noted", "unset"]);
     let out = with_fd(&[("PRESERVE", "0"), ("LISTEN_FDS", "1")]);
     assert_eq!(out.lines().last(), Some("1"), "{out}");
+}
+
+fn signals_that_the_caller_ignores_are_not_ignored_inside() {
+    let mut s = Scene::new(&["status", "SigIgn:"]);
+    // PIPE, which the probe ignores itself, being a Rust program.
+    let nothing = "SigIgn: 0000000000001000";
+    let deaf = |command: std::process::Command| -> crate::bundle::Done {
+        let mut shell = std::process::Command::new("/bin/bash");
+        shell.args(["-c", "trap '' HUP INT CHLD PIPE 34 RTMAX; exec \"$0\" \"$@\""]);
+        shell.arg(command.get_program()).args(command.get_args()).stdin(Stdio::null()).output().unwrap().into()
+    };
+    s.config["hooks"] = json!({"poststop": [{"path": "/bin/true"}]});
+    let ran = deaf(s.command("run", &id("deaf"), &[]));
+    assert_eq!((ran.code, ran.out.as_str(), ran.err.as_str()), (0, nothing, ""));
+    s.args(&["sleep", "30"]);
+    s.act("create", &id("deaf"), &[]).ok();
+    s.act("start", &id("deaf"), &[]).ok();
+    assert_eq!(deaf(s.command("exec", &id("deaf"), &["probe", "status", "SigIgn:"])).ok(), nothing);
+    s.act("delete", &id("deaf"), &["force"]).ok();
+    s.nothing_left(&[&id("deaf")]);
 }
 
 fn signals_are_forwarded() {
