@@ -63,7 +63,7 @@ pub(crate) fn make(root: &Path, id: &str, bundle: &Path, options: &CreateOptions
     spec.linux = Some(linux.clone());
     let path = spec.root.as_ref().map(|r| bundle.join(&r.path)).unwrap_or_default();
     let rootfs = std::fs::canonicalize(&path).on_path("find the root file system", &path)?;
-    let namespaces = Namespaces::of(&spec);
+    let namespaces = namespaces::Plan::new(&spec, &linux)?;
 
     let mut record = Record {
         version: record::RECORD_VERSION,
@@ -83,7 +83,7 @@ pub(crate) fn make(root: &Path, id: &str, bundle: &Path, options: &CreateOptions
         ephemeral: matches!(mode, Mode::Run { ephemeral: true, .. }),
         rdt_group: None,
     };
-    let init = prepare(&spec, &linux, &namespaces, options, mode, listen_fds, &mut record)?;
+    let init = prepare(&spec, &linux, namespaces, options, mode, listen_fds, &mut record)?;
     let rdt = linux.intel_rdt.as_ref().map(|r| rdt::plan(r, id)).transpose()?;
     record.rdt_group = rdt.as_ref().and_then(rdt::Plan::own_group);
     plan_cgroup(&linux, id, options, &mut record)?;
@@ -143,12 +143,13 @@ fn check_console(terminal: bool, options: &CreateOptions, mode: Mode) -> Result<
 fn prepare(
     spec: &Spec,
     linux: &Linux,
-    namespaces: &Namespaces,
+    plan: namespaces::Plan,
     options: &CreateOptions,
     mode: Mode,
     listen_fds: u32,
     record: &mut Record,
 ) -> Result<Init, Error> {
+    let namespaces = &plan.own.clone();
     let proc = Proc::open()?;
     let seccomp = linux.seccomp.as_ref().map(strata_seccomp::compile).transpose();
     let around = process::Surroundings {
@@ -173,7 +174,7 @@ fn prepare(
         return Err(Error::invalid("process", "there is none, so there is nothing to run"));
     }
     let own_mounts = namespaces.has(NamespaceKind::Mount);
-    let entrance = match (own_mounts, options.no_pivot) {
+    let entrance = match (namespaces.new_one(NamespaceKind::Mount), options.no_pivot) {
         (false, _) => Entrance::Chroot,
         (true, true) => Entrance::Move,
         (true, false) => Entrance::Pivot,
@@ -195,7 +196,7 @@ fn prepare(
     Ok(Init {
         spec: spec.clone(),
         linux: linux.clone(),
-        namespaces: namespaces::Plan::new(namespaces, linux)?,
+        namespaces: plan,
         own_mounts,
         user_namespace: namespaces.has(NamespaceKind::User),
         cgroup_namespace: namespaces.has(NamespaceKind::Cgroup),

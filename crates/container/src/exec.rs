@@ -11,7 +11,7 @@ use strata_cgroup::{Cgroup, ControllerDir, JoinHandles};
 use strata_spec::runtime::{NamespaceKind, Process, Spec};
 use strata_spec::state::Status;
 
-use crate::config::{self, Namespaces};
+use crate::config;
 use crate::console::{self, Destination};
 use crate::create;
 use crate::error::{Context, Error};
@@ -110,7 +110,7 @@ fn prepare(
 ) -> Result<Join, Error> {
     let proc = Proc::open()?;
     let linux = spec.linux.clone().unwrap_or_default();
-    let namespaces = Namespaces::of(spec);
+    let namespaces = namespaces::of_process(spec, record.pid)?;
     let seccomp = linux.seccomp.as_ref().map(strata_seccomp::compile).transpose();
     let initial = process.exec_cpu_affinity.as_ref().and_then(|a| a.initial.as_deref()).map(process::bit_list);
     let initial_affinity = initial.transpose().map_err(|m| Error::invalid("process.execCPUAffinity.initial", m))?;
@@ -142,7 +142,7 @@ fn prepare(
         cgroup,
         initial_affinity,
         console,
-        chroot: (!namespaces.has(NamespaceKind::Mount)).then(|| record.rootfs.clone()),
+        chroot: (!namespaces.new_one(NamespaceKind::Mount)).then(|| record.rootfs.clone()),
     })
 }
 
@@ -359,7 +359,7 @@ fn live(join: &Join, sync: &OwnedFd) -> Result<Infallible, Error> {
         let root = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
         let root = Root::new(root.context(|| "open the container's root".into())?);
         let size = join.process.process().console_size;
-        console::adopt(&console::open(&root, size, destination, sync.as_fd())?)?;
+        console::adopt(&console::open(&root, &join.proc, size, destination, sync.as_fd())?)?;
     }
     if join.flags & libc::CLONE_NEWUSER == 0 {
         join.process.limits().apply_to(0)?;

@@ -148,6 +148,9 @@ impl Init {
         if self.namespaces.cgroup {
             sys::unshare(libc::CLONE_NEWCGROUP).context(|| "make the cgroup namespace".into())?;
         }
+        if self.namespaces.network {
+            netdev::loopback_up()?;
+        }
         self.namespaces.join.clear();
         Ok(())
     }
@@ -164,7 +167,7 @@ impl Init {
         }
         let labels = self.process.as_ref().map(|p| p.open_labels(&self.proc)).transpose()?.unwrap_or_default();
 
-        let rootfs = Rootfs::open(&self.rootfs, &self.linux, self.own_mounts, self.root_tree.take())?;
+        let rootfs = Rootfs::open(&self.rootfs, &self.linux, self.own_mounts, self.entrance, self.root_tree.take())?;
         inject::at("child-rootfs");
         let trees = std::mem::take(&mut self.trees);
         let around = Surroundings {
@@ -172,13 +175,15 @@ impl Init {
             bundle: &self.bundle,
             label: self.linux.mount_label.as_deref(),
             user_namespace: self.user_namespace,
+            own: &self.namespaces.own,
             cgroup: self.cgroup.as_ref(),
             cgroup_namespace: self.cgroup_namespace,
         };
         let late = Rootfs::fill(&around, &self.spec, &self.linux, trees)?;
         let terminal = match (&self.console, &self.process) {
             (Some(destination), Some(process)) => {
-                let slave = console::open(&rootfs.root, process.process().console_size, destination, sync.as_fd())?;
+                let size = process.process().console_size;
+                let slave = console::open(&rootfs.root, &self.proc, size, destination, sync.as_fd())?;
                 if self.own_mounts {
                     console::bind(&rootfs.root, slave.as_fd())?;
                 }

@@ -286,7 +286,7 @@ impl Plan {
                 .transpose()
                 .map_err(invalid("linux.memoryPolicy"))?,
             personality: around.personality.map(personality).transpose().map_err(invalid("linux.personality"))?,
-            labels: labels(process)?,
+            labels: labels(process, around.keyring.is_some(), Modules::found)?,
             seccomp: around.seccomp,
             keyring: around.keyring.and_then(|name| CString::new(name).ok()),
             preserve_fds: around.preserve_fds,
@@ -316,6 +316,10 @@ impl Plan {
 
     /// Step 2, inside the root, with all capabilities still there.
     pub(crate) fn with_privileges(&self, labels: Vec<OwnedFd>) -> Result<(), Error> {
+        for (label, file) in self.labels.iter().zip(labels) {
+            rustix::io::write(&file, label.value.as_bytes())
+                .context(|| format!("set the label {:?} of the program", label.value))?;
+        }
         if let Some(name) = &self.keyring {
             match sys::join_session_keyring(name) {
                 // A kernel without keyrings has none to leak.
@@ -337,10 +341,6 @@ impl Plan {
         }
         if let Some(persona) = self.personality {
             sys::personality(persona).context(|| "set linux.personality".into())?;
-        }
-        for (label, file) in self.labels.iter().zip(labels) {
-            rustix::io::write(&file, label.value.as_bytes())
-                .context(|| format!("set the label {:?} of the program", label.value))?;
         }
         if self.process.no_new_privileges {
             rustix::thread::set_no_new_privs(true).context(|| "set no_new_privs".into())?;
@@ -590,25 +590,53 @@ fn home(passwd: &[u8], uid: u32) -> &[u8] {
     line.map(|line| field(line, 5)).filter(|home| !home.is_empty()).unwrap_or(b"/")
 }
 
-/// Which labels to set; an error if one is asked for that this kernel does not know.
-fn labels(process: &Process) -> Result<Vec<Label>, Error> {
+/// The security modules of this kernel.
+struct Modules {
+    apparmor: bool,
+    /// Its files are in a directory of their own, as other modules use those above as well.
+    apparmor_own: bool,
+    selinux: bool,
+}
+
+impl Modules {
+    fn found() -> Modules {
+        Modules {
+            apparmor: std::fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|t| t.starts_with(b"Y")),
+            apparmor_own: Path::new("/proc/self/attr/apparmor/exec").exists(),
+            selinux: Path::new("/sys/fs/selinux/enforce").exists(),
+        }
+    }
+}
+
+/// Which labels to set; an error if one is asked for that this kernel does not know. `keyring`: one is to be made.
+fn labels(process: &Process, keyring: bool, modules: impl FnOnce() -> Modules) -> Result<Vec<Label>, Error> {
     let mut labels = Vec::new();
-    if let Some(profile) = process.apparmor_profile.as_ref().filter(|p| !p.is_empty() && *p != "unconfined") {
-        let enabled = std::fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|t| t.starts_with(b"Y"));
-        if !enabled {
+    let profile = process.apparmor_profile.as_ref().filter(|p| !p.is_empty());
+    let label = process.selinux_label.as_ref().filter(|l| !l.is_empty());
+    if profile.is_none() && label.is_none() {
+        return Ok(labels);
+    }
+    let modules = modules();
+    if let Some(profile) = profile {
+        if modules.apparmor {
+            // `unconfined` too must be said: otherwise the profile that this process has would go on.
+            let file = if modules.apparmor_own { "apparmor/exec" } else { "exec" };
+            labels.push(Label { file, value: format!("exec {profile}") });
+        } else if profile != "unconfined" {
             let message =
                 format!("apparmor profile {profile:?} is asked for, but this kernel has apparmor not enabled");
             return Err(Error::Unsupported(message));
         }
-        let own = Path::new("/proc/self/attr/apparmor/exec").exists();
-        labels.push(Label { file: if own { "apparmor/exec" } else { "exec" }, value: format!("exec {profile}") });
     }
-    if let Some(label) = process.selinux_label.as_ref().filter(|l| !l.is_empty()) {
-        if !Path::new("/sys/fs/selinux/enforce").exists() {
+    if let Some(label) = label {
+        if !modules.selinux {
             let message = format!("selinux label {label:?} is asked for, but this kernel has selinux not enabled");
             return Err(Error::Unsupported(message));
         }
-        labels.push(Label { file: "exec", value: label.clone() });
+        // The keyring is the program's, so it has the program's label. Executing resets this one.
+        for file in [Some("exec"), keyring.then_some("keycreate")].into_iter().flatten() {
+            labels.push(Label { file, value: label.clone() });
+        }
     }
     Ok(labels)
 }
@@ -631,6 +659,32 @@ mod tests {
         for bad in ["", "3-1", "a", "9999"] {
             assert!(bit_list(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn labels_are_of_the_modules_that_there_are() {
+        let process = |apparmor: &str, selinux: &str| Process {
+            apparmor_profile: Some(apparmor.into()),
+            selinux_label: Some(selinux.into()),
+            ..Process::default()
+        };
+        let written = |process, keyring, modules| -> Result<Vec<(&str, String)>, String> {
+            let labels = labels(&process, keyring, || modules).map_err(|e| e.to_string())?;
+            Ok(labels.into_iter().map(|l| (l.file, l.value)).collect())
+        };
+        let none = || Modules { apparmor: false, apparmor_own: false, selinux: false };
+        assert_eq!(written(process("unconfined", ""), true, none()), Ok(vec![]));
+        assert!(written(process("profile", ""), true, none()).is_err_and(|e| e.contains("apparmor")));
+        assert!(written(process("", "a:b:c"), true, none()).is_err_and(|e| e.contains("selinux")));
+        let apparmor = || Modules { apparmor: true, apparmor_own: true, selinux: false };
+        let expected = vec![("apparmor/exec", "exec unconfined".to_owned())];
+        assert_eq!(written(process("unconfined", ""), true, apparmor()), Ok(expected));
+        assert_eq!(written(process("", ""), true, apparmor()), Ok(vec![]));
+        let selinux = || Modules { apparmor: false, apparmor_own: false, selinux: true };
+        let label = || "a:b:c".to_owned();
+        let both = vec![("exec", label()), ("keycreate", label())];
+        assert_eq!(written(process("", "a:b:c"), true, selinux()), Ok(both));
+        assert_eq!(written(process("", "a:b:c"), false, selinux()), Ok(vec![("exec", label())]));
     }
 
     #[test]

@@ -165,6 +165,16 @@ pub(crate) fn prctl(option: c_int, a: u64, b: u64) -> io::Result<i64> {
     check(unsafe { libc::prctl(option, a, b, 0u64, 0u64) } as _)
 }
 
+/// Takes the loopback interface of a network namespace up. `socket`: any socket made in it.
+pub(crate) fn loopback_up(socket: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: `ifreq` is plain data, for which zeros are valid.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    request.ifr_name[..2].copy_from_slice(&[b'l' as c_char, b'o' as c_char]);
+    request.ifr_ifru.ifru_flags = libc::IFF_UP as _;
+    // SAFETY: the kernel reads one `ifreq`.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) } as _).map(drop)
+}
+
 #[repr(C)]
 struct CapHeader {
     version: u32,

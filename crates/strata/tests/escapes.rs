@@ -156,7 +156,7 @@ fn while_exchanging(directory: &Path, names: [&str; 2], body: impl FnOnce()) {
                 rustix::fs::renameat_with(CWD, &a, CWD, &b, RenameFlags::EXCHANGE).expect("the names can be exchanged");
                 exchanged += 1;
                 // Leaves some processor to the runtime; an odd number, so that it pauses in both states.
-                if exchanged % 7 == 0 {
+                if exchanged.is_multiple_of(7) {
                     std::thread::sleep(Duration::from_micros(200));
                 }
             }
@@ -230,7 +230,8 @@ fn cve_2019_16884_nothing_poses_as_proc() {
         fs::write(fake.join(file), "untouched").expect("a file can be written");
     }
     let source = fake.to_str().expect("UTF-8");
-    let attempts: [(&str, &dyn Fn(&mut Bundle)); 5] = [
+    type Prepare<'a> = &'a dyn Fn(&mut Bundle);
+    let attempts: [(&str, Prepare); 5] = [
         ("a bind mount on /proc", &|b| {
             b.mount("/proc", "bind", source, &["rbind"]);
         }),

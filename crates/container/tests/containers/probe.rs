@@ -50,6 +50,14 @@ pub fn main(args: &[String]) -> ExitCode {
                     std::fs::write(path, text).map_or_else(|e| format!("{path}: {e}"), |()| "written".into())
                 );
             }
+            "chmod" => {
+                let (path, mode) = (next(), u32::from_str_radix(next(), 8).unwrap_or(0));
+                let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+                println!(
+                    "{}",
+                    std::fs::set_permissions(path, mode).map_or_else(|e| format!("{path}: {e}"), |()| "changed".into())
+                );
+            }
             "mkdir" => println!("{}", std::fs::create_dir(next()).map_or_else(|e| e.to_string(), |()| "made".into())),
             "env" => println!("{}", std::env::var(next()).unwrap_or_else(|_| "unset".into())),
             "cwd" => {

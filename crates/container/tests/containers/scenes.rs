@@ -18,9 +18,16 @@ pub const ALL: &[Test] = &[
     ("the_life_of_a_container", the_life_of_a_container),
     ("the_world_inside", the_world_inside),
     ("namespaces_are_new_or_joined", namespaces_are_new_or_joined),
+    ("a_new_network_has_its_loopback", a_new_network_has_its_loopback),
     ("a_user_namespace_maps_ids", a_user_namespace_maps_ids),
     ("clocks_have_offsets", clocks_have_offsets),
     ("mounts_and_their_options", mounts_and_their_options),
+    ("the_hosts_nodes_are_not_the_containers", the_hosts_nodes_are_not_the_containers),
+    ("read_only_is_all_below", read_only_is_all_below),
+    ("a_file_that_is_not_the_device_is_refused", a_file_that_is_not_the_device_is_refused),
+    ("the_hosts_proc_is_not_shown", the_hosts_proc_is_not_shown),
+    ("a_joined_mount_namespace_keeps_its_root", a_joined_mount_namespace_keeps_its_root),
+    ("shared_mounts_of_the_host_get_nothing", shared_mounts_of_the_host_get_nothing),
     ("propagation_follows_the_configuration", propagation_follows_the_configuration),
     ("no_path_leads_out", no_path_leads_out),
     ("no_program_is_found_through_a_descriptor", no_program_is_found_through_a_descriptor),
@@ -207,6 +214,21 @@ fn namespaces_are_new_or_joined() {
     s.nothing_left(&[&first, &id("ns-b")]);
 }
 
+fn a_new_network_has_its_loopback() {
+    let mut s = Scene::new(&["read", "/sys/class/net/lo/flags", "read", "/proc/net/fib_trie"]);
+    let up = |s: &Scene| {
+        let out = s.run(&id("lo")).ok();
+        assert_eq!(out.lines().next(), Some("0x9"), "up, and a loopback interface: {out}");
+        assert!(out.contains("127.0.0.1"), "{out}");
+    };
+    up(&s);
+    s.namespace("user", None);
+    s.config["linux"]["uidMappings"] = json!([{"containerID": 0, "hostID": 0, "size": 1000}]);
+    s.config["linux"]["gidMappings"] = json!([{"containerID": 0, "hostID": 0, "size": 1000}]);
+    up(&s);
+    s.nothing_left(&[&id("lo")]);
+}
+
 fn a_user_namespace_maps_ids() {
     let mut s = Scene::new(&[
         "read",
@@ -330,6 +352,156 @@ fn mounts_and_their_options() {
     s.nothing_left(&[&id("mounts")]);
 }
 
+fn the_hosts_nodes_are_not_the_containers() {
+    // The mode that they have anyway.
+    let mut s =
+        Scene::new(&["chmod", "/proc/keys", "666", "chmod", "/proc/timer_list", "666", "write", "/proc/keys", "x"]);
+    s.config["linux"]["maskedPaths"] = json!(["/proc/keys", "/proc/timer_list"]);
+    let out = s.run(&id("nodes")).ok();
+    let lines: Vec<&str> = out.lines().collect();
+    assert!(lines[0].contains("Read-only") && lines[1].contains("Read-only"), "{out}");
+    assert_eq!(lines[2], "written");
+    // In a user namespace that has the host's root.
+    s.namespace("user", None);
+    s.config["linux"]["uidMappings"] = json!([{"containerID": 0, "hostID": 0, "size": 1000}]);
+    s.config["linux"]["gidMappings"] = json!([{"containerID": 0, "hostID": 0, "size": 1000}]);
+    s.args(&["chmod", "/proc/keys", "666", "chmod", "/dev/null", "666", "write", "/dev/null", "x"]);
+    let out = s.run(&id("nodes")).ok();
+    let lines: Vec<&str> = out.lines().collect();
+    assert!(lines[0].contains("Read-only") && lines[1].contains("Read-only"), "{out}");
+    assert_eq!(lines[2], "written");
+    s.nothing_left(&[&id("nodes")]);
+}
+
+fn read_only_is_all_below() {
+    let mut s = Scene::new(&["write", "/data/x", "1", "write", "/data/below/x", "1"]);
+    for dir in ["src", "below", "src/below"] {
+        std::fs::create_dir_all(s.dir.join(dir)).unwrap();
+    }
+    s.mount(json!({"destination": "/data", "type": "bind", "source": "src", "options": ["bind"]}));
+    s.mount(json!({"destination": "/data/below", "type": "bind", "source": "below", "options": ["bind"]}));
+    s.config["linux"]["readonlyPaths"] = json!(["/data"]);
+    let out = s.run(&id("below")).ok();
+    assert_eq!(out.lines().filter(|l| l.contains("Read-only")).count(), 2, "{out}");
+    s.nothing_left(&[&id("below")]);
+}
+
+fn a_file_that_is_not_the_device_is_refused() {
+    let mut s = Scene::new(&["stat", "/dev/null", "stat", "/opt/node"]);
+    s.config["mounts"].as_array_mut().unwrap().retain(|m| !m["destination"].as_str().unwrap().starts_with("/dev"));
+    // What an image brings may serve if it is the device.
+    std::fs::create_dir_all(s.rootfs().join("dev")).unwrap();
+    std::fs::create_dir_all(s.rootfs().join("opt")).unwrap();
+    let node = |name: &str, minor| {
+        let _ = std::fs::remove_file(s.rootfs().join(name));
+        let kind = rustix::fs::FileType::CharacterDevice;
+        let (mode, number) = (rustix::fs::Mode::from_raw_mode(0o640), rustix::fs::makedev(1, minor));
+        rustix::fs::mknodat(rustix::fs::CWD, s.rootfs().join(name), kind, mode, number).unwrap();
+    };
+    node("dev/null", 3);
+    node("opt/node", 5);
+    let mut config = s.config.clone();
+    config["linux"]["devices"] = json!([{"path": "/opt/node", "type": "c", "major": 1, "minor": 5}]);
+    s.config = config.clone();
+    assert_eq!(s.run(&id("device")).ok(), "/dev/null 20640 0:0\n/opt/node 20640 0:0");
+    s.config["linux"]["devices"][0]["minor"] = json!(7);
+    let said = s.run(&id("device")).fails();
+    assert!(said.contains("/opt/node") && said.contains("1:7"), "{said}");
+    s.config["linux"]["devices"][0]["type"] = json!("p");
+    assert!(s.run(&id("device")).fails().contains("FIFO"));
+    s.config = config;
+    std::fs::remove_file(s.rootfs().join("dev/null")).unwrap();
+    std::fs::write(s.rootfs().join("dev/null"), "").unwrap();
+    assert!(s.run(&id("device")).fails().contains("/dev/null"));
+    // Whoever mounts another one there means it.
+    s.mount(json!({"destination": "/dev/random", "type": "bind", "source": "/dev/urandom", "options": ["bind"]}));
+    s.mount(json!({"destination": "/dev/null", "type": "bind", "source": "/dev/full", "options": ["bind"]}));
+    s.run(&id("device")).ok();
+    s.nothing_left(&[&id("device")]);
+}
+
+fn the_hosts_proc_is_not_shown() {
+    let mut s = Scene::new(&["pid", "read", "/proc/1/comm"]);
+    s.namespace("user", None);
+    s.config["linux"]["uidMappings"] = json!([{"containerID": 0, "hostID": 0, "size": 1000}]);
+    s.config["linux"]["gidMappings"] = json!([{"containerID": 0, "hostID": 0, "size": 1000}]);
+    assert_eq!(s.run(&id("covered")).ok(), "1\nprobe");
+    // As inside of an outer container, where a part of /proc is covered.
+    let covered = |s: &Scene| -> crate::bundle::Done {
+        let command = s.command("run", &id("covered"), &[]);
+        let mut outer = std::process::Command::new("unshare");
+        outer.args(["--mount", "sh", "-c", "mount -t tmpfs none /proc/sys && exec \"$@\"", "sh"]);
+        outer.arg(command.get_program()).args(command.get_args()).stdin(Stdio::null());
+        outer.output().unwrap().into()
+    };
+    let said = covered(&s).fails();
+    assert!(said.contains("/proc") && said.contains("partly covered"), "{said}");
+    // Whoever shares the host's processes may see them.
+    s.config["linux"]["namespaces"].as_array_mut().unwrap().retain(|n| n["type"] != "pid");
+    let out = covered(&s).ok();
+    assert_eq!(out.lines().nth(1), std::fs::read_to_string("/proc/1/comm").unwrap().lines().next(), "{out}");
+    s.nothing_left(&[&id("covered")]);
+}
+
+fn a_joined_mount_namespace_keeps_its_root() {
+    let mut holder = std::process::Command::new("unshare")
+        .args(["--mount", "--propagation", "unchanged", "sleep", "30"])
+        .spawn()
+        .unwrap();
+    let link = format!("/proc/{}/ns/mnt", holder.id());
+    let own = std::fs::read_link("/proc/self/ns/mnt").unwrap();
+    for _ in 0..500 {
+        if std::fs::read_link(&link).is_ok_and(|l| l != own) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let root = |pid: u32| {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap();
+        let line = text.lines().find(|l| l.split(' ').nth(4) == Some("/")).unwrap().to_owned();
+        line.split(' ').skip(2).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let before = root(holder.id());
+    let mut s = Scene::new(&["list", "/", "link", "/proc/self/ns/mnt", "write", "/proc/sys/kernel/domainname", "x"]);
+    s.namespace("mount", Some(link.clone()));
+    let theirs = std::fs::read_link(&link).unwrap();
+    s.act("create", &id("joined"), &[]).ok();
+    assert_eq!(s.act("exec", &id("joined"), &["probe", "list", "/"]).ok(), "bin dev proc sys");
+    s.act("delete", &id("joined"), &["force"]).ok();
+    let out = s.run(&id("joined")).ok();
+    let lines: Vec<&str> = out.lines().collect();
+    assert_eq!((lines[0], Path::new(lines[1])), ("bin dev proc sys", theirs.as_path()));
+    assert!(lines[2].contains("Read-only"), "{out}");
+    assert_eq!(root(holder.id()), before, "the root of those who were there is as it was");
+    assert!(Path::new(&format!("/proc/{}/root/{}", holder.id(), s.dir.display())).exists());
+    let host = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!host.contains(&s.dir.display().to_string()), "{host}");
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    s.nothing_left(&[&id("joined")]);
+}
+
+fn shared_mounts_of_the_host_get_nothing() {
+    let mut s = Scene::new(&["list", "/data"]);
+    std::fs::create_dir_all(s.dir.join("src/below")).unwrap();
+    s.mount(json!({"destination": "/data", "type": "bind", "source": "src", "options": ["rbind"]}));
+    s.mount(json!({"destination": "/data/below", "type": "tmpfs", "source": "tmpfs"}));
+    let on_shared = |s: &Scene| -> crate::bundle::Done {
+        let command = s.command("run", &id("shared"), &[]);
+        let script = "mount --make-rshared / && \"$@\" && ! grep $BUNDLE /proc/self/mountinfo";
+        let mut outer = std::process::Command::new("unshare");
+        outer.args(["--mount", "sh", "-c", script, "sh"]).env("BUNDLE", &s.dir);
+        outer.arg(command.get_program()).args(command.get_args()).stdin(Stdio::null());
+        outer.output().unwrap().into()
+    };
+    assert_eq!(on_shared(&s).ok(), "below");
+    s.namespace("user", None);
+    s.config["linux"]["uidMappings"] = json!([{"containerID": 0, "hostID": 0, "size": 1000}]);
+    s.config["linux"]["gidMappings"] = json!([{"containerID": 0, "hostID": 0, "size": 1000}]);
+    assert_eq!(on_shared(&s).ok(), "below");
+    s.nothing_left(&[&id("shared")]);
+}
+
 fn propagation_follows_the_configuration() {
     let mut s = Scene::new(&["read", "/proc/self/mountinfo"]);
     std::fs::create_dir(s.dir.join("src")).unwrap();
@@ -340,8 +512,13 @@ fn propagation_follows_the_configuration() {
         assert!(line.contains(tag), "{line}");
         s.config["mounts"].as_array_mut().unwrap().pop();
     }
-    for (wish, tag, there) in [("shared", "shared:", true), ("private", "shared:", false), ("rslave", "shared:", false)]
-    {
+    for (wish, tag, there) in [
+        ("shared", "shared:", true),
+        ("private", "shared:", false),
+        ("rslave", "shared:", false),
+        ("unbindable", "unbindable", true),
+        ("runbindable", "unbindable", true),
+    ] {
         s.config["linux"]["rootfsPropagation"] = json!(wish);
         let out = s.run(&id("prop")).ok();
         let root = out.lines().find(|l| l.contains(" / / ") || l.contains("rootfs / ")).unwrap();
@@ -373,6 +550,14 @@ fn no_path_leads_out() {
     std::os::unix::fs::symlink("/tmp", s.rootfs().join("proc")).unwrap();
     assert!(s.run(&id("out")).fails().contains("symbolic link"));
     std::fs::remove_file(s.rootfs().join("proc")).unwrap();
+    // And a bind on it must show a whole procfs.
+    std::fs::create_dir(s.rootfs().join("proc")).unwrap();
+    let own = s.config["mounts"][0].take();
+    for part in ["/proc/1", "/proc/sys", "/tmp"] {
+        s.config["mounts"][0] = json!({"destination": "/proc", "type": "bind", "source": part, "options": ["rbind"]});
+        assert!(s.run(&id("out")).fails().contains("not the root of a procfs"), "{part}");
+    }
+    s.config["mounts"][0] = own;
     // Nor may a mount go where procfs is.
     std::os::unix::fs::symlink("/proc/self/attr", s.rootfs().join("disguise")).unwrap();
     s.mount(json!({"destination": "/disguise", "type": "tmpfs", "source": "tmpfs"}));
@@ -777,6 +962,14 @@ fn a_terminal_goes_to_the_console_socket() {
     let _ = std::fs::remove_file(s.rootfs().join("dev/console"));
     std::os::unix::fs::symlink("/proc/sys/kernel/core_pattern", s.rootfs().join("dev/console")).unwrap();
     assert!(s.run(&id("tty")).fails().contains("symbolic link"));
+    // A device of the image's is not opened to see what it is: opening this one, which has no driver, would fail.
+    s.config["mounts"].as_array_mut().unwrap().retain(|m| m["destination"] != "/dev/pts");
+    let (kind, number) = (rustix::fs::FileType::CharacterDevice, rustix::fs::makedev(4095, 1));
+    let (dir, mode) = (rustix::fs::CWD, rustix::fs::Mode::from_raw_mode(0o600));
+    std::fs::create_dir_all(s.rootfs().join("dev/pts")).unwrap();
+    rustix::fs::mknodat(dir, s.rootfs().join("dev/pts/ptmx"), kind, mode, number).unwrap();
+    let said = s.run(&id("tty")).fails();
+    assert!(said.contains("is not the pseudo-terminal multiplexer"), "{said}");
     s.nothing_left(&[&id("tty")]);
 }
 
@@ -1017,6 +1210,17 @@ fn without_pivot_and_without_mount_namespace() {
     s.config["linux"]["namespaces"] = json!([{"type": "pid"}]);
     s.config["hostname"] = json!(null);
     assert_eq!(s.run(&id("nopivot")).ok(), "bin dev proc sys\n1");
+    // The host's by its path is no other, for the program and for others that join it.
+    s.namespace("mount", Some("/proc/self/ns/mnt".into()));
+    s.namespace("uts", Some("/proc/self/ns/uts".into()));
+    assert_eq!(s.run(&id("nopivot")).ok(), "bin dev proc sys\n1");
+    s.args(&["sleep", "30"]);
+    s.act("create", &id("nopivot"), &[]).ok();
+    assert_eq!(s.act("exec", &id("nopivot"), &["probe", "list", "/"]).ok(), "bin dev proc sys");
+    s.act("delete", &id("nopivot"), &["force"]).ok();
+    s.config["hostname"] = json!("other");
+    assert!(s.run(&id("nopivot")).fails().contains("not the host's"));
+    s.config["hostname"] = json!(null);
     s.mount(json!({"destination": "/proc", "type": "proc"}));
     assert!(s.run(&id("nopivot")).fails().contains("mount namespace"));
     s.nothing_left(&[&id("nopivot")]);

