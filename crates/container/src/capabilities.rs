@@ -146,12 +146,8 @@ impl Sets {
             format!("{} ({from})", NAMES.get(number as usize).unwrap_or(&"?"))
         });
         let named = named.collect::<Vec<_>>().join(", ");
-        (!named.is_empty()).then(|| {
-            format!(
-                "not granted, as this process does not have them, or as they are effective or ambient without being \
-                 permitted, or ambient without being inheritable: {named}"
-            )
-        })
+        (!named.is_empty())
+            .then(|| format!("capabilities not granted (not this process's, or ambient and not inheritable): {named}"))
     }
 }
 

@@ -70,8 +70,9 @@ fn live(init: &mut Init, sync: &OwnedFd) -> Result<Infallible, Error> {
     // What the caller left open is not for hooks, and what it wants preserved is for the program only.
     sys::close_on_exec_from(3).context(|| "mark descriptors close-on-exec".into())?;
     die_with_runtime(sync)?;
-    // The process is single-threaded and moves only itself, which spares the whole host a pause.
-    if let Some(join) = init.join.take() {
+    // The process is single-threaded and moves only itself, which spares the whole host a pause. (The files are closed with
+    // everything else, in one go.)
+    if let Some(join) = &init.join {
         join.join_current().context(|| "join the cgroup".into())?;
     }
     if init.awaits_cgroup {
