@@ -90,8 +90,8 @@ pub(crate) fn make(root: &Path, id: &str, bundle: &Path, options: &CreateOptions
 
     let dir = Locked::create(root, &record, &text)?;
     inject::at("parent-record");
-    let mut undo = Undo { made: Some((dir, record)), pidfd: None, spec: &spec, hooks_ran: false };
-    let master = undo.attempt(|dir, record, pidfd, hooks_ran| {
+    let mut undo = Undo { made: Some((dir, record)), pidfd: None, spec: &spec };
+    let master = undo.attempt(|dir, record, pidfd| {
         if !options.systemd_cgroup {
             make_cgroup(&linux, record, None)?;
         }
@@ -99,7 +99,7 @@ pub(crate) fn make(root: &Path, id: &str, bundle: &Path, options: &CreateOptions
         if let Some(rdt) = &rdt {
             rdt.make()?;
         }
-        let mut attendant = Attendant { spec: &spec, linux: &linux, dir, record, options, mode, pidfd, hooks_ran };
+        let mut attendant = Attendant { spec: &spec, linux: &linux, dir, record, options, mode, pidfd };
         attendant.run(init, rdt.as_ref())
     })?;
     let disarmed = undo.disarm();
@@ -158,6 +158,7 @@ fn prepare(
         keyring: (!options.no_new_keyring).then(|| format!("_ses.{}", record.id)),
         preserve_fds: options.preserve_fds + listen_fds,
         seccomp: seccomp.map_err(|e| Error::Seccomp(e.to_string()))?,
+        ignored_signals: process::ignored_signals(&proc),
     };
     let process = spec.process.as_ref().map(|p| {
         let mut p = p.clone();
@@ -330,16 +331,15 @@ struct Undo<'a> {
     made: Option<(Locked, Record)>,
     pidfd: Option<OwnedFd>,
     spec: &'a Spec,
-    hooks_ran: bool,
 }
 
 impl Undo<'_> {
     fn attempt<T>(
         &mut self,
-        action: impl FnOnce(&Locked, &mut Record, &mut Option<OwnedFd>, &mut bool) -> Result<T, Error>,
+        action: impl FnOnce(&Locked, &mut Record, &mut Option<OwnedFd>) -> Result<T, Error>,
     ) -> Result<T, Error> {
         match &mut self.made {
-            Some((dir, record)) => action(dir, record, &mut self.pidfd, &mut self.hooks_ran),
+            Some((dir, record)) => action(dir, record, &mut self.pidfd),
             None => Err(Error::InitDied("it never came to be".into())),
         }
     }
@@ -364,7 +364,8 @@ impl Drop for Undo<'_> {
         }
         rdt::remove(record.rdt_group.as_deref());
         let _ = dir.remove();
-        if self.hooks_ran {
+        // Whatever failed once there was a process: the specification goes on with what follows the end.
+        if self.pidfd.is_some() {
             let state = state_of(&record, Status::Stopped, None);
             hooks::run_all("poststop", hooks::of(self.spec, "poststop"), &state);
         }
@@ -380,7 +381,6 @@ struct Attendant<'a> {
     options: &'a CreateOptions,
     mode: Mode,
     pidfd: &'a mut Option<OwnedFd>,
-    hooks_ran: &'a mut bool,
 }
 
 impl Attendant<'_> {
@@ -439,7 +439,7 @@ impl Attendant<'_> {
                 if go_early {
                     return Ok(master);
                 }
-                return Err(Error::InitDied(fate(pidfd.as_fd())));
+                return Err(Error::InitDied(fate(pidfd.as_fd(), self.linux)));
             };
             match packet.tag {
                 Tag::Mappings if packet.payload == b"t" => {
@@ -541,7 +541,6 @@ impl Attendant<'_> {
             let namespace = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, FileMode::empty());
             netdev::move_all(devices, namespace.on_path("open", &path)?.as_fd())?;
         }
-        *self.hooks_ran = true;
         inject::at("parent-hooks");
         let state = state_of(self.record, Status::Creating, Some(pid));
         hooks::run("prestart", hooks::of(self.spec, "prestart"), &state)?;
@@ -553,6 +552,11 @@ impl Attendant<'_> {
         let state = state_of(self.record, Status::Creating, Some(pid));
         send_listener(seccomp, &fd, pid, state)
     }
+}
+
+/// `linux.resources.memory.limit`, bytes, if there is one.
+pub(crate) fn memory_limit(linux: &Linux) -> Option<i64> {
+    linux.resources.as_ref()?.memory.as_ref()?.limit.filter(|limit| *limit > 0)
 }
 
 /// Tells the child to go on; false if it is gone. Its last words are then still to be received.
@@ -609,9 +613,13 @@ pub(crate) fn open_pidfd(pid: i32) -> Result<OwnedFd, Error> {
 }
 
 /// What became of a child that ended early.
-pub(crate) fn fate(pidfd: std::os::fd::BorrowedFd<'_>) -> String {
+pub(crate) fn fate(pidfd: std::os::fd::BorrowedFd<'_>, linux: &Linux) -> String {
     match console::exit_code(pidfd) {
-        Ok(code) if code > 128 => format!("signal {}; out of memory?", code - 128),
+        Ok(code) if code == 128 + libc::SIGKILL => match memory_limit(linux) {
+            Some(limit) => format!("it was killed; is linux.resources.memory.limit, {limit} bytes, too small?"),
+            None => "it was killed; out of memory?".into(),
+        },
+        Ok(code) if code > 128 => format!("signal {}", code - 128),
         Ok(code) => format!("exit code {code}"),
         Err(e) => e.to_string(),
     }

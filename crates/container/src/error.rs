@@ -93,6 +93,9 @@ pub enum Error {
     /// The process being set up ended without a word.
     #[error("the container's first process ended while it was being set up ({0})")]
     InitDied(String),
+    /// A process that was to join a container ended without a word.
+    #[error("the process ended while it was being set up ({0})")]
+    ProcessDied(String),
     /// A hook failed or ran out of time.
     #[error("{kind} hook {path}: {message}")]
     Hook {

@@ -18,7 +18,7 @@ use crate::error::{Context, Error};
 use crate::paths::Root;
 use crate::procfs::Proc;
 use crate::record::{self, Record};
-use crate::runtime::{ExecOptions, ExecOutcome};
+use crate::runtime::{ExecOptions, ExecOutcome, Note};
 use crate::sync::{self, Tag};
 use crate::{inject, namespaces, process, sys};
 
@@ -36,7 +36,13 @@ struct Join {
 }
 
 /// Starts a process in the container of this record.
-pub(crate) fn exec(record: &Record, dir: &Path, status: Status, options: &ExecOptions) -> Result<ExecOutcome, Error> {
+pub(crate) fn exec(
+    record: &Record,
+    dir: &Path,
+    status: Status,
+    options: &ExecOptions,
+    notes: &dyn Fn(Note),
+) -> Result<ExecOutcome, Error> {
     let allowed =
         matches!(status, Status::Running | Status::Created) || (status == Status::Paused && options.ignore_paused);
     if !allowed {
@@ -55,10 +61,14 @@ pub(crate) fn exec(record: &Record, dir: &Path, status: Status, options: &ExecOp
     }
     let mut warnings = Vec::new();
     let join = prepare(record, &spec, process, options, &mut warnings)?;
+    warnings.into_iter().for_each(|text| notes(Note::Warning(text)));
+    if let Some(mask) = &join.initial_affinity {
+        notes(Note::Debug(format!("affinity: 0x{}", hexadecimal(mask))));
+    }
 
     let signals = (!options.detach).then(|| sys::SignalFd::all_but(&[])).transpose();
     let signals = signals.context(|| "take over signals".into())?;
-    let started = start(record, &spec, join, options)?;
+    let started = start(record, &spec, join, options, notes)?;
     let Some(signals) = signals else {
         return Ok(ExecOutcome::Detached { pid: started.pid });
     };
@@ -98,6 +108,7 @@ fn prepare(
     options: &ExecOptions,
     warnings: &mut Vec<String>,
 ) -> Result<Join, Error> {
+    let proc = Proc::open()?;
     let linux = spec.linux.clone().unwrap_or_default();
     let namespaces = namespaces::of_process(spec, record.pid)?;
     let seccomp = linux.seccomp.as_ref().map(strata_seccomp::compile).transpose();
@@ -114,6 +125,7 @@ fn prepare(
         keyring: Some(format!("_ses.{}", record.id)),
         preserve_fds: options.preserve_fds,
         seccomp: seccomp.map_err(|e| Error::Seccomp(e.to_string()))?,
+        ignored_signals: process::ignored_signals(&proc),
     };
     let process = process::Plan::new(&process, around, warnings)?;
     let init = create_pidfd(record)?;
@@ -124,7 +136,7 @@ fn prepare(
     };
     Ok(Join {
         process,
-        proc: Proc::open()?,
+        proc,
         init,
         flags: namespaces::flags(&namespaces),
         cgroup,
@@ -132,6 +144,12 @@ fn prepare(
         console,
         chroot: (!namespaces.new_one(NamespaceKind::Mount)).then(|| record.rootfs.clone()),
     })
+}
+
+/// A bit mask, lowest first, as one number.
+fn hexadecimal(mask: &[u64]) -> String {
+    let digits = mask.iter().rev().map(|word| format!("{word:016x}")).collect::<String>();
+    digits.trim_start_matches('0').to_owned()
 }
 
 /// A pidfd of the first process that is certainly the first process.
@@ -217,7 +235,13 @@ impl Drop for Kill {
     }
 }
 
-fn start(record: &Record, spec: &Spec, mut join: Join, options: &ExecOptions) -> Result<Started, Error> {
+fn start(
+    record: &Record,
+    spec: &Spec,
+    mut join: Join,
+    options: &ExecOptions,
+    notes: &dyn Fn(Note),
+) -> Result<Started, Error> {
     let into = join.cgroup.as_mut().and_then(|j| {
         j.v2_procs = None;
         j.v2_dir.take()
@@ -228,9 +252,7 @@ fn start(record: &Record, spec: &Spec, mut join: Join, options: &ExecOptions) ->
         sys::Cloned::Child => {
             drop(ours);
             let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| live(&join, &theirs)));
-            if let Ok(Err(error)) = ended {
-                sync::send_error(&theirs, &error);
-            }
+            sync::send_last_words(&theirs, ended);
             sys::exit_now(1)
         }
         sys::Cloned::Parent { pid, pidfd } => (pid, pidfd),
@@ -238,7 +260,7 @@ fn start(record: &Record, spec: &Spec, mut join: Join, options: &ExecOptions) ->
     drop((theirs, into));
     let mut kill = Kill(Some(pidfd));
     inject::at("exec-parent-cloned");
-    let mut master = None;
+    let (mut master, mut ready) = (None, false);
     let score = join.process.process().oom_score_adj;
     let adopt = |pid: i32| match score {
         None => Ok(()),
@@ -253,8 +275,12 @@ fn start(record: &Record, spec: &Spec, mut join: Join, options: &ExecOptions) ->
     }
     loop {
         let Some(packet) = sync::receive(&ours).context(|| "listen to the process".into())? else {
-            // The program was executed. (Or the process was killed; then that is its exit code.)
             let pidfd = kill.0.take().ok_or_else(|| Error::InitDied("it has no pidfd".into()))?;
+            if !ready {
+                let linux = spec.linux.clone().unwrap_or_default();
+                return Err(Error::ProcessDied(create::fate(pidfd.as_fd(), &linux)));
+            }
+            // The program was executed. (Or the process was killed at the last moment; then that is its exit code.)
             return Ok(Started { pid, pidfd, master });
         };
         match packet.tag {
@@ -284,7 +310,9 @@ fn start(record: &Record, spec: &Spec, mut join: Join, options: &ExecOptions) ->
                     create::send_pidfd(path, pidfd)?;
                 }
                 create::answer(&ours, Tag::Go)?;
+                ready = true;
             }
+            Tag::Warning => notes(Note::Warning(String::from_utf8_lossy(&packet.payload).into_owned())),
             Tag::Error => return Err(sync::decode_error(&packet.payload)),
             _ => {}
         }
@@ -336,28 +364,35 @@ fn live(join: &Join, sync: &OwnedFd) -> Result<Infallible, Error> {
     if join.flags & libc::CLONE_NEWUSER == 0 {
         join.process.limits().apply_to(0)?;
     }
-    if let Some(listener) = join.process.with_privileges(labels)? {
-        sync::send_with(sync, Tag::SeccompFd, b"", Some(listener.as_fd()))
-            .context(|| "hand over the listener".into())?;
-    }
+    join.process.with_privileges(labels)?;
     // Nothing of `join` that is a descriptor is used, or dropped, after this.
     join.process.close_descriptors(&[sync.as_fd()])?;
     join.process.become_user()?;
     die_with_runtime()?;
-    let env = join.process.environment();
-    let program = join.process.find_program(&env)?;
+    let mut settled = join.process.settle()?;
+    let hand_over = |listener: OwnedFd| {
+        sync::send_with(sync, Tag::SeccompFd, b"", Some(listener.as_fd())).context(|| "hand over the listener".into())
+    };
+    settled.listener.take().map_or(Ok(()), hand_over)?;
+    if let Some(warning) = &settled.warning {
+        let _ = sync::send(sync, Tag::Warning, warning.as_bytes());
+    }
     inject::at("exec-child-ready");
     sync::send(sync, Tag::Ready, b"").context(|| "report to the runtime".into())?;
     sync::expect(sync, Tag::Go)?;
     rustix::process::set_parent_process_death_signal(None).context(|| "untie from the runtime".into())?;
-    Err(join.process.execute(&program, &env, |listener| {
-        sync::send_with(sync, Tag::SeccompFd, b"", Some(listener.as_fd())).context(|| "hand over the listener".into())
-    }))
+    Err(join.process.execute(&settled, hand_over))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn masks_are_numbers() {
+        assert_eq!(hexadecimal(&process::bit_list("0-1,4").unwrap()), "13");
+        assert_eq!(hexadecimal(&process::bit_list("1,64").unwrap()), "10000000000000002");
+    }
 
     #[test]
     fn cgroups_below_are_of_known_controllers_and_really_below() {

@@ -16,6 +16,7 @@ use strata_spec::runtime::{Hook, Spec};
 use strata_spec::state::State;
 
 use crate::error::Error;
+use crate::sys;
 
 /// Every kind of hook and its programs.
 pub(crate) fn all(spec: &Spec) -> impl Iterator<Item = (&'static str, &[Hook])> {
@@ -43,7 +44,7 @@ pub(crate) fn run(kind: &'static str, hooks: &[Hook], state: &State) -> Result<(
 
 /// Runs every hook; failures are returned as warnings, as the specification has it after start and after stop.
 pub(crate) fn run_all(kind: &'static str, hooks: &[Hook], state: &State) -> Vec<String> {
-    hooks.iter().filter_map(|hook| run_one(kind, hook, state).err()).map(|e| e.to_string()).collect()
+    hooks.iter().filter_map(|hook| run_one(kind, hook, state).err()).map(|e| format!("{e}, which is ignored")).collect()
 }
 
 fn run_one(kind: &'static str, hook: &Hook, state: &State) -> Result<(), Error> {
@@ -70,6 +71,8 @@ fn run_one(kind: &'static str, hook: &Hook, state: &State) -> Result<(), Error> 
     // A group of its own, so that what the hook started can be ended with it.
     command.process_group(0).stdin(input);
     command.stdout(output.try_clone().map_err(cannot)?).stderr(output.try_clone().map_err(cannot)?);
+    // Who ignores this signal is not told how a child ended.
+    sys::default_signals(sys::signal_bit(libc::SIGCHLD));
     let mut child = command.spawn().map_err(cannot)?;
     if let Some(seconds) = hook.timeout {
         let limit = Timespec { tv_sec: seconds, tv_nsec: 0 };

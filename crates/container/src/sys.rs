@@ -282,13 +282,27 @@ fn empty_set() -> libc::sigset_t {
     }
 }
 
-/// Default dispositions and an empty mask, as a program expects them: the Rust runtime ignores SIGPIPE.
-pub(crate) fn reset_signals() {
+/// An empty signal mask, as a program expects it.
+pub(crate) fn unblock_signals() {
     let set = empty_set();
-    // SAFETY: the set is valid; SIG_DFL is a valid disposition.
-    unsafe {
-        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
-        libc::sigprocmask(libc::SIG_SETMASK, &raw const set, ptr::null_mut());
+    // SAFETY: the set is valid.
+    unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const set, ptr::null_mut()) };
+}
+
+/// The bit of a signal in a mask such as `SigIgn` of `/proc/PID/status`.
+pub(crate) const fn signal_bit(signal: i32) -> u64 {
+    1 << (signal - 1)
+}
+
+/// Default dispositions of these signals, see [`signal_bit`].
+pub(crate) fn default_signals(mask: u64) {
+    // The kernel's own form, `struct sigaction` of all zeros: SIG_DFL, no flags, an empty mask. The C library refuses the
+    // signals that it keeps for itself.
+    let default = [0u64; 4];
+    for signal in (1..=64).filter(|n| mask & signal_bit(*n) != 0) {
+        let none = ptr::null_mut::<u64>();
+        // SAFETY: the kernel reads one structure of at most this size; of KILL and STOP it refuses the change.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), none, size_of::<u64>()) };
     }
 }
 

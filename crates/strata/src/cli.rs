@@ -16,9 +16,12 @@ use crate::verbs;
 
 /// Run any Linux workload behind the isolation boundary you choose, and see what each boundary costs.
 #[derive(Debug, Parser)]
-#[command(name = "strata", version = version(), propagate_version = false, max_term_width = 110)]
+#[command(name = "strata", version = version(), disable_version_flag = true, max_term_width = 110)]
 #[command(after_help = "`strata VERB --help` explains a verb. Start with `strata doctor` and `strata compare`.")]
 pub struct Cli {
+    /// Print the version
+    #[arg(short = 'v', short_alias = 'V', long, action = clap::ArgAction::Version)]
+    version: Option<bool>,
     /// Options of every verb.
     #[command(flatten)]
     pub global: Global,
@@ -146,7 +149,9 @@ trait Describe {
 
 impl<T: Args> Describe for T {
     fn describe(command: Command) -> Command {
-        T::augment_args(command)
+        // The options' own documentation does not speak to users.
+        let about = command.get_about().cloned().unwrap_or_default();
+        T::augment_args(command).about(about).long_about(None)
     }
 }
 

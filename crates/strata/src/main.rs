@@ -1,5 +1,7 @@
 //! The `strata` command: parsing and printing. What it does is done by the crates below it.
 
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is what this crate is for")]
+
 mod cli;
 mod context;
 mod failure;

@@ -240,7 +240,8 @@ impl Supervisor {
         let spec = build(&id, &record.workload, &root, &image, user)?;
         record.command = spec.process.as_ref().map(|process| process.args.clone()).unwrap_or_default();
         files.write_record(&record)?;
-        let create = CreateOptions { spec: Some(spec), ..CreateOptions::default() };
+        let systemd_cgroup = record.workload.systemd_cgroup;
+        let create = CreateOptions { spec: Some(spec), systemd_cgroup, ..CreateOptions::default() };
         let options = RunOptions { started, ..RunOptions::default() };
         let code = match record.workload.isolation {
             Isolation::Container => self.runtime()?.run(&id, &files.directory, &create, options)?,
@@ -394,7 +395,7 @@ impl Supervisor {
                 continue;
             }
             match runtime.get(&id) {
-                Ok(mut container) => container.delete(true)?,
+                Ok(mut container) => container.delete(true).map(drop)?,
                 Err(ContainerError::NotFound(_)) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -444,10 +445,14 @@ fn random_id() -> Result<String, Error> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// A mount namespace of this process's own: what it mounts is seen by nobody else and ends with it.
+/// A mount namespace of this process's own: what it mounts is seen by nobody else and ends with it. Without privileges
+/// there is none and nothing is mounted: the store copies the layers, and says so.
 fn private_mounts() -> Result<(), Error> {
     let failed = |source| Error::Host { what: "make a mount namespace", source };
-    sys::unshare_mounts().map_err(failed)?;
+    match sys::unshare_mounts() {
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => return Ok(()),
+        unshared => unshared.map_err(failed)?,
+    }
     mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
         .map_err(|error| failed(error.into()))
 }

@@ -33,15 +33,19 @@ pub const ALL: &[Test] = &[
     ("no_program_is_found_through_a_descriptor", no_program_is_found_through_a_descriptor),
     ("the_runtime_cannot_be_written", the_runtime_cannot_be_written),
     ("identity_limits_and_capabilities", identity_limits_and_capabilities),
+    ("homes_are_read_from_files_only", homes_are_read_from_files_only),
     ("hooks_run_in_order", hooks_run_in_order),
     ("a_failing_hook_undoes_everything", a_failing_hook_undoes_everything),
     ("another_process_joins", another_process_joins),
+    ("too_little_memory_to_start_is_said", too_little_memory_to_start_is_said),
     ("pausing", pausing),
     ("a_terminal_goes_to_the_console_socket", a_terminal_goes_to_the_console_socket),
     ("a_terminal_is_relayed", a_terminal_is_relayed),
     ("a_filter_refuses_calls", a_filter_refuses_calls),
+    ("a_filter_for_the_program_does_not_stop_the_runtime", a_filter_for_the_program_does_not_stop_the_runtime),
     ("a_filter_asks_a_listener", a_filter_asks_a_listener),
     ("descriptors_are_preserved", descriptors_are_preserved),
+    ("signals_that_the_caller_ignores_are_not_ignored_inside", signals_that_the_caller_ignores_are_not_ignored_inside),
     ("signals_are_forwarded", signals_are_forwarded),
     ("many_at_once", many_at_once),
     ("only_containers_are_collected", only_containers_are_collected),
@@ -672,6 +676,41 @@ fn identity_limits_and_capabilities() {
     s.nothing_left(&[&id("identity")]);
 }
 
+fn homes_are_read_from_files_only() {
+    let mut s = Scene::new(&["env", "HOME", "env", "TWICE"]);
+    s.config["process"]["env"] = json!(["PATH=/bin", "TWICE=first", "TWICE=last"]);
+    let passwd = s.rootfs().join("etc/passwd");
+    std::fs::create_dir(s.rootfs().join("etc")).unwrap();
+    // Through a link, as images have it; and not all of it need be UTF-8.
+    std::fs::write(s.rootfs().join("etc/real"), b"\xff:x:5:5:::\nroot:x:0:0::/home/root:/bin/sh\n").unwrap();
+    std::os::unix::fs::symlink("/etc/real", &passwd).unwrap();
+    assert_eq!(s.run(&id("home")).ok(), "/home/root\nlast");
+    // A pipe that nobody writes to, an endless device, a descriptor.
+    for kind in ["fifo", "/dev/zero", "/proc/self/fd/0"] {
+        std::fs::remove_file(&passwd).unwrap();
+        match kind {
+            "fifo" => {
+                let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::from_raw_mode(0o644));
+                rustix::fs::mknodat(rustix::fs::CWD, &passwd, kind, mode, 0).unwrap();
+            }
+            target => std::os::unix::fs::symlink(target, &passwd).unwrap(),
+        }
+        let real = std::fs::File::open(s.rootfs().join("etc/real")).unwrap();
+        let mut child = s.command("run", &id("home"), &[]).stdin(real).spawn().unwrap();
+        let ended = (0..1000).find_map(|_| {
+            std::thread::sleep(Duration::from_millis(10));
+            child.try_wait().unwrap()
+        });
+        if ended.is_none() {
+            s.act("delete", &id("home"), &["force"]).ok();
+        }
+        let done: crate::bundle::Done = child.wait_with_output().unwrap().into();
+        assert!(ended.is_some(), "it hangs with {kind}");
+        assert_eq!(done.ok(), "/\nlast", "{kind}");
+    }
+    s.nothing_left(&[&id("home")]);
+}
+
 /// A hook that appends its name, whether it has the state, and its host name to a file.
 fn hook(log: &Path, name: &str) -> serde_json::Value {
     let script =
@@ -720,9 +759,12 @@ fn a_failing_hook_undoes_everything() {
     let mut s = Scene::new(&["sleep", "30"]);
     let fail = json!([{"path": "/bin/sh", "args": ["sh", "-c", "echo broken >&2; exit 3"]}]);
     for kind in ["prestart", "createRuntime", "createContainer"] {
-        s.config["hooks"] = json!({kind: fail.clone()});
+        let ended = s.dir.join(format!("ended-{kind}"));
+        let poststop = json!([{"path": "/bin/sh", "args": ["sh", "-c", format!("echo > {}", ended.display())]}]);
+        s.config["hooks"] = json!({kind: fail.clone(), "poststop": poststop});
         let said = s.act("create", &id("fail"), &[]).fails();
         assert!(said.contains(kind) && said.contains("broken"), "{said}");
+        assert!(ended.exists(), "poststop hooks run after a failing {kind} hook");
         s.nothing_left(&[&id("fail")]);
     }
     s.config["hooks"] = json!({"startContainer": [{"path": "/bin/probe", "args": ["probe", "exit", "4"]}]});
@@ -730,12 +772,29 @@ fn a_failing_hook_undoes_everything() {
     assert!(s.act("start", &id("fail"), &[]).fails().contains("startContainer"));
     s.wait(&id("fail"), "stopped");
     s.act("delete", &id("fail"), &[]).ok();
-    // After the start a failure is only worth a warning.
-    s.config["hooks"] = json!({"poststart": fail});
+    // After the start a failure ends the container, and no further hook runs but those after the end.
+    let third = s.dir.join("third");
+    let note = json!({"path": "/bin/sh", "args": ["sh", "-c", format!("echo >> {}", third.display())]});
+    let post = json!([{"path": "/bin/true"}, fail[0], note]);
+    s.config["hooks"] = json!({"poststart": post, "poststop": fail});
     s.act("create", &id("fail"), &[]).ok();
-    s.act("start", &id("fail"), &[]).ok();
+    for verb in ["start", "run"] {
+        let said = s.act(verb, &id("fail"), &[]).fails();
+        assert!(said.contains("poststart") && said.contains("broken") && !third.exists(), "{said}");
+        assert!(verb == "start" || said.contains("poststop"), "{said}");
+        s.nothing_left(&[&id("fail")]);
+    }
+    // By documents older than 1.2 it is only worth a warning. So is, always, a failure after the end.
+    s.config["ociVersion"] = json!("1.1.0");
+    s.act("create", &id("fail"), &[]).ok();
+    let said = s.act("start", &id("fail"), &[]);
+    assert!(said.code == 0 && said.err.contains("poststart") && third.exists(), "{}", said.err);
     assert!(s.act("warnings", &id("fail"), &[]).ok().contains("broken"));
-    s.act("delete", &id("fail"), &["force"]).ok();
+    let said = s.act("delete", &id("fail"), &["force"]);
+    assert!(said.code == 0 && said.err.contains("poststop") && said.err.contains("broken"), "{}", said.err);
+    s.args(&["exit", "0"]);
+    let said = s.run(&id("fail"));
+    assert!(said.code == 0 && said.err.contains("poststart") && said.err.contains("poststop"), "{}", said.err);
     s.nothing_left(&[&id("fail")]);
 }
 
@@ -784,6 +843,13 @@ fn another_process_joins() {
     s.act("exec", id, &["probe", "sleep", "30"]).ok();
     let pid = std::fs::read_to_string(s.dir.join("pid")).unwrap();
     assert!(s.act("ps", id, &[]).ok().contains(&pid));
+    s.env = vec![("AFFINITY", "{\"initial\": \"0\"}".into())];
+    let said = s.act("exec", id, &["probe"]);
+    assert!(said.code == 0 && said.err.contains("Debug(\"affinity: 0x1\")"), "{}", said.err);
+    s.env = vec![("CGROUP", "..".into())];
+    assert!(s.act("exec", id, &["probe"]).fails().contains(".."));
+    s.env = vec![("CGROUP", "missing".into())];
+    assert!(s.act("exec", id, &["probe"]).fails().contains("missing"));
     // A signal to it is its exit code.
     s.env = vec![("PID_FILE", s.dir.join("pid2").display().to_string())];
     let child = s.command("exec", id, &["probe", "sleep", "30"]).spawn().unwrap();
@@ -792,6 +858,21 @@ fn another_process_joins() {
     assert_eq!(child.wait_with_output().unwrap().status.code(), Some(137));
     s.act("delete", id, &["force"]).ok();
     s.nothing_left(&[id]);
+}
+
+fn too_little_memory_to_start_is_said() {
+    let mut s = Scene::new(&["exit", "0"]);
+    s.config["linux"]["resources"] = json!({"memory": {"limit": 8192}});
+    for verb in ["run", "create"] {
+        let said = s.act(verb, &id("tight"), &[]);
+        assert!(
+            said.code != 0 && said.err.contains("memory.limit, 8192 bytes, too small"),
+            "{} {}",
+            said.code,
+            said.err
+        );
+        s.nothing_left(&[&id("tight")]);
+    }
 }
 
 fn pausing() {
@@ -930,6 +1011,44 @@ fn a_filter_refuses_calls() {
     s.nothing_left(&[&id("filter")]);
 }
 
+fn a_filter_for_the_program_does_not_stop_the_runtime() {
+    let mut s = Scene::new(&["status", "Seccomp:", "status", "Uid:", "status", "Umask:", "status", "CapEff:"]);
+    let names = [
+        "close_range",
+        "getcwd",
+        "chdir",
+        "umask",
+        "fcntl",
+        "openat2",
+        "faccessat",
+        "faccessat2",
+        "setresuid",
+        "setresgid",
+        "setgroups",
+        "capget",
+        "rt_sigprocmask",
+        "access",
+        "fchown",
+        "sched_setscheduler",
+        "prlimit64",
+    ];
+    let rule = json!({"names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": 1});
+    s.config["linux"]["seccomp"] =
+        json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64"], "syscalls": [rule]});
+    for (new_privileges, uid) in [(true, 0), (true, 1000), (false, 1000)] {
+        s.config["process"]["noNewPrivileges"] = json!(!new_privileges);
+        s.config["process"]["user"]["uid"] = json!(uid);
+        // Executing a program gives root all of the bounding set.
+        let effective = if uid == 0 { "0000000000200021" } else { "0000000000000000" };
+        let expected = format!("Seccomp: 2\nUid: {uid} {uid} {uid} {uid}\nUmask: 0022\nCapEff: {effective}");
+        assert_eq!(s.run(&id("strict")).ok(), expected, "new privileges: {new_privileges}");
+        s.act("create", &id("strict"), &[]).ok();
+        s.act("start", &id("strict"), &[]).ok();
+        s.act("delete", &id("strict"), &["force"]).ok();
+    }
+    s.nothing_left(&[&id("strict")]);
+}
+
 fn a_filter_asks_a_listener() {
     let mut s = Scene::new(&["exit", "0"]);
     let path = s.dir.join("listener");
@@ -977,6 +1096,26 @@ fn descriptors_are_preserved() {
     assert_eq!(out.lines().collect::<Vec<_>>(), ["0 1 2 3 4", "noted", "unset"]);
     let out = with_fd(&[("PRESERVE", "0"), ("LISTEN_FDS", "1")]);
     assert_eq!(out.lines().last(), Some("1"), "{out}");
+}
+
+fn signals_that_the_caller_ignores_are_not_ignored_inside() {
+    let mut s = Scene::new(&["status", "SigIgn:"]);
+    // PIPE, which the probe ignores itself, being a Rust program.
+    let nothing = "SigIgn: 0000000000001000";
+    let deaf = |command: std::process::Command| -> crate::bundle::Done {
+        let mut shell = std::process::Command::new("/bin/bash");
+        shell.args(["-c", "trap '' HUP INT CHLD PIPE 34 RTMAX; exec \"$0\" \"$@\""]);
+        shell.arg(command.get_program()).args(command.get_args()).stdin(Stdio::null()).output().unwrap().into()
+    };
+    s.config["hooks"] = json!({"poststop": [{"path": "/bin/true"}]});
+    let ran = deaf(s.command("run", &id("deaf"), &[]));
+    assert_eq!((ran.code, ran.out.as_str(), ran.err.as_str()), (0, nothing, ""));
+    s.args(&["sleep", "30"]);
+    s.act("create", &id("deaf"), &[]).ok();
+    s.act("start", &id("deaf"), &[]).ok();
+    assert_eq!(deaf(s.command("exec", &id("deaf"), &["probe", "status", "SigIgn:"])).ok(), nothing);
+    s.act("delete", &id("deaf"), &["force"]).ok();
+    s.nothing_left(&[&id("deaf")]);
 }
 
 fn signals_are_forwarded() {

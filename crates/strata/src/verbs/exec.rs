@@ -95,7 +95,7 @@ impl Exec {
             cgroup: self.cgroup,
             ignore_paused: self.ignore_paused,
         };
-        match container.exec(&options).map_err(|error| failed(error.into()))? {
+        match container.exec(&options, &|note| context.log.note(note)).map_err(|error| failed(error.into()))? {
             ExecOutcome::Detached { .. } => Ok(ExitCode::SUCCESS),
             ExecOutcome::Exited(code) => Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))),
         }
@@ -122,7 +122,15 @@ impl Exec {
             process.env.push(entry.clone());
         }
         if let Some(user) = &self.user {
+            let configured = process.user;
             process.user = self.resolve(container, user)?;
+            process.user.umask = configured.umask;
+            // The container's further groups stay, as with runc.
+            for group in configured.additional_gids {
+                if !process.user.additional_gids.contains(&group) {
+                    process.user.additional_gids.push(group);
+                }
+            }
         }
         process.user.additional_gids.extend(&self.additional_gids);
         if !self.cap.is_empty() {

@@ -207,7 +207,7 @@ impl Run {
             (_, true, _) | (true, _, false) => Lifetime::Kept,
             _ => Lifetime::RemovedAtEnd,
         };
-        let request = Request { name: self.instance.name.clone(), lifetime, detach, workload: self.workload()? };
+        let request = Request { name: self.instance.name.clone(), lifetime, detach, workload: self.workload(context)? };
         let supervisor = context.supervisor()?;
         let outcome = supervisor.run(request).map_err(|error| {
             let code = u8::try_from(error.exit_code()).unwrap_or(RUN_FAILED);
@@ -246,13 +246,14 @@ impl Run {
                 .hint("write `strata run --bundle DIR ID`")
                 .code(crate::failure::OCI_FAILED)
         })?;
-        let options = RunOptions { detach: self.detach, keep: self.keep, started: None };
+        let notes = |note| context.log.note(note);
+        let options = RunOptions { detach: self.detach, keep: self.keep, started: None, notes: Some(&notes) };
         let create = self.bundle.create_options(context);
         let code = context.runtime()?.run(&id, self.bundle.bundle(), &create, options)?;
         Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)))
     }
 
-    fn workload(self) -> Result<Workload, Failure> {
+    fn workload(self, context: &Context) -> Result<Workload, Failure> {
         let source = match (self.instance.rootfs, self.image) {
             (Some(directory), _) => Source::Directory(std::path::absolute(directory)?),
             (None, Some(image)) => Source::Image(image),
@@ -297,6 +298,7 @@ impl Run {
             rlimits: self.limits.ulimits,
             sysctls,
             oom_score_adj: self.limits.oom_score_adj,
+            systemd_cgroup: context.global.systemd_cgroup,
             ..Workload::new(source, self.command)
         })
     }
