@@ -471,22 +471,16 @@ fn unescape(text: &str) -> String {
 }
 
 impl Connection {
-    /// Authenticates as the user `uid` that this process has (SASL EXTERNAL: the kernel tells the bus who it is) and
-    /// says hello.
-    pub fn open(stream: UnixStream, uid: u32) -> Result<Connection, CallError> {
+    /// Authenticates as whom the kernel tells the bus that this process is (SASL EXTERNAL), and says hello. No user id is
+    /// named: in a user namespace, where a rootless engine runs, this process knows itself by another than the bus does.
+    pub fn open(stream: UnixStream) -> Result<Connection, CallError> {
         let mut connection = Connection { stream, serial: 0, signals: VecDeque::new() };
         let deadline = Instant::now() + CALL_TIMEOUT;
         connection.stream.set_write_timeout(Some(CALL_TIMEOUT))?;
-        let hex: String = uid.to_string().bytes().map(|b| format!("{b:02x}")).collect();
-        connection.stream.write_all(format!("\0AUTH EXTERNAL {hex}\r\n").as_bytes())?;
-        let mut line = Vec::new();
-        while !line.ends_with(b"\r\n") {
-            let mut byte = [0];
-            connection.read_exact(&mut byte, deadline)?;
-            line.extend(byte);
-            if line.len() > 4096 {
-                return Err(malformed("the bus answers the authentication without end").into());
-            }
+        connection.stream.write_all(b"\0AUTH EXTERNAL\r\nDATA\r\n")?;
+        let mut line = connection.read_line(deadline)?;
+        if line.starts_with(b"DATA") {
+            line = connection.read_line(deadline)?;
         }
         if !line.starts_with(b"OK ") {
             let text = format!("the bus refuses this user: {}", String::from_utf8_lossy(&line).trim());
@@ -496,6 +490,20 @@ impl Connection {
         let bus = "org.freedesktop.DBus";
         connection.call(bus, "/org/freedesktop/DBus", bus, "Hello", Vec::new())?;
         Ok(connection)
+    }
+
+    /// A line of the authentication, with its end.
+    fn read_line(&mut self, deadline: Instant) -> Result<Vec<u8>, CallError> {
+        let mut line = Vec::new();
+        while !line.ends_with(b"\r\n") {
+            let mut byte = [0];
+            self.read_exact(&mut byte, deadline)?;
+            line.extend(byte);
+            if line.len() > 4096 {
+                return Err(malformed("the bus answers the authentication without end").into());
+            }
+        }
+        Ok(line)
     }
 
     fn read_exact(&mut self, mut buffer: &mut [u8], deadline: Instant) -> io::Result<()> {

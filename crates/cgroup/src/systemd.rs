@@ -121,7 +121,7 @@ impl Systemd {
             ))
         };
         let stream = dbus::connect_socket(address).map_err(absent)?;
-        let connection = Connection::open(stream, rustix::process::geteuid().as_raw()).map_err(|e| match e {
+        let connection = Connection::open(stream).map_err(|e| match e {
             CallError::Connection(e) => absent(e),
             refused => failed("Hello", refused),
         })?;
@@ -486,9 +486,11 @@ mod tests {
                     stream.read_exact(&mut byte).unwrap();
                     line.extend(byte);
                 }
-                let uid: String =
-                    rustix::process::geteuid().as_raw().to_string().bytes().map(|b| format!("{b:02x}")).collect();
-                assert_eq!(line, format!("\0AUTH EXTERNAL {uid}\r\n").into_bytes());
+                assert_eq!(line, b"\0AUTH EXTERNAL\r\n");
+                stream.write_all(b"DATA\r\n").unwrap();
+                let mut data = [0; 6];
+                stream.read_exact(&mut data).unwrap();
+                assert_eq!(&data, b"DATA\r\n");
                 stream.write_all(b"OK 0123456789abcdef\r\n").unwrap();
                 let mut begin = [0; 7];
                 stream.read_exact(&mut begin).unwrap();
