@@ -573,8 +573,9 @@ fn devices(dirs: &Dirs<'_>, r: &Resources, fresh: bool) -> Result<(), Error> {
         },
     };
     match done {
-        // In a user namespace nobody may set device lists, nor make or open nodes that the host did not offer.
-        Err(e) if e.raw_os_error() == Some(Errno::PERM.raw_os_error()) && in_user_namespace() => Ok(()),
+        // Neither in a user namespace nor without root may one set device lists, nor make nodes, nor open those that
+        // the host did not offer to this user.
+        Err(e) if e.raw_os_error() == Some(Errno::PERM.raw_os_error()) && powerless() => Ok(()),
         done => done,
     }
 }
@@ -588,6 +589,10 @@ fn devices_v1(dir: &Dir, rules: &[Rule], fresh: bool) -> Result<(), Error> {
         file.write(&line)?;
     }
     Ok(())
+}
+
+fn powerless() -> bool {
+    !rustix::process::geteuid().is_root() || in_user_namespace()
 }
 
 /// Whether this process is in a user namespace other than the first, whose map is the identity.

@@ -1,11 +1,12 @@
 //! Root file systems of instances: shared read-only layers below, a writable top of the instance's own.
 //!
 //! Overlayfs stacks them (kernel documentation, `filesystems/overlayfs.rst`). The mount is made with the calls that take
-//! one layer at a time (`fsconfig` with `lowerdir+`, Linux 6.5), so neither the number of layers nor the length of
-//! paths is bound by a page of options. Where overlayfs is not to be had the layers are copied, which the caller
+//! one layer at a time (`fsconfig` with `lowerdir+`, Linux 6.8), so neither the number of layers nor the length of
+//! paths is bound by a page of options; older kernels are given one list. Where overlayfs is not to be had the layers are copied, which the caller
 //! learns by a notice.
 
 use std::{
+    ffi::CString,
     fs::{self, DirBuilder, File},
     io,
     os::{
@@ -19,8 +20,8 @@ use rustix::{
     fs::{FlockOperation, Gid, Mode, OFlags, Uid, flock, openat},
     io::Errno,
     mount::{
-        FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create, fsconfig_set_flag,
-        fsconfig_set_string, fsmount, fsopen, move_mount, unmount,
+        FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
+        fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount, move_mount, unmount,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -228,7 +229,7 @@ impl Store {
         let reason = if stack.dirs.len() > OVERLAY_LAYERS_MAX {
             format!("the image has {} layers, overlayfs stacks {OVERLAY_LAYERS_MAX}", stack.dirs.len())
         } else {
-            match overlay(stack, Some((&upper, &work))).and_then(|mount| attach(&mount, &path)) {
+            match overlay(stack, Some((&upper, &work)), &path) {
                 Ok(()) => return Ok(Rootfs { path, notice: None }),
                 // Not allowed, not known, or not over this file system.
                 Err(
@@ -275,8 +276,7 @@ impl Store {
             DirBuilder::new().recursive(true).create(&empty).map_err(Error::io("cannot make", &empty))?;
             stack.dirs.push(empty);
         }
-        let mounted = overlay(&stack, None).and_then(|mount| attach(&mount, at));
-        mounted.map_err(|error| Error::Mount {
+        overlay(&stack, None, at).map_err(|error| Error::Mount {
             action: "mount the layers at",
             path: at.to_owned(),
             source: error.into(),
@@ -372,24 +372,27 @@ fn probe_marks(dir: &OwnedFd) -> Marks {
     }
 }
 
-/// Makes an overlay mount that is attached nowhere yet. Paths are passed by descriptor, `/proc/self/fd/N`: `fsconfig`
-/// takes 255 bytes of a path.
-fn overlay(stack: &Stack, writable: Option<(&Path, &Path)>) -> rustix::io::Result<OwnedFd> {
+/// Mounts the layers at `at`. Paths are passed by descriptor, `/proc/self/fd/N`, where `fsconfig`, which takes 255 bytes
+/// of a path, would not take them.
+fn overlay(stack: &Stack, writable: Option<(&Path, &Path)>, at: &Path) -> rustix::io::Result<()> {
     let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    // Up to Linux 6.4 overlayfs has the old interface behind the new calls: it takes any option, then refuses the mount.
+    if fsconfig_set_flag(&fs, "strata").is_ok() {
+        return overlay_by_list(stack, writable, at);
+    }
     fsconfig_set_string(&fs, "source", "strata")?;
     let mut open = Vec::new();
     let mut set = |key: &str, path: &Path| -> rustix::io::Result<()> {
-        // `O_PATH` is enough, and gets by with search permission.
-        let fd = openat(rustix::fs::CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let fd = open_path(path)?;
         let plain = path.as_os_str().len() < 200;
-        let by_fd = PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+        let by_fd = path_of(&fd);
         open.push(fd);
-        fsconfig_set_string(&fs, key, if plain { path } else { &by_fd })
+        fsconfig_set_string(&fs, key, if plain { path } else { Path::new(&by_fd) })
     };
     for (index, dir) in stack.dirs.iter().enumerate() {
         match set("lowerdir+", dir) {
-            // Linux before 6.5.
-            Err(Errno::INVAL) if index == 0 => return overlay_by_list(stack, writable),
+            // Linux before 6.8.
+            Err(Errno::INVAL) if index == 0 => return overlay_by_list(stack, writable, at),
             result => result?,
         }
     }
@@ -401,31 +404,42 @@ fn overlay(stack: &Stack, writable: Option<(&Path, &Path)>) -> rustix::io::Resul
         fsconfig_set_flag(&fs, "userxattr")?;
     }
     fsconfig_create(fs.as_fd())?;
-    fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+    let mount = fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
+    move_mount(&mount, "", rustix::fs::CWD, at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
 }
 
-/// The same for kernels that take the layers as one list: short names by descriptor, and few enough of them.
-fn overlay_by_list(stack: &Stack, writable: Option<(&Path, &Path)>) -> rustix::io::Result<OwnedFd> {
-    let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let open = |path: &Path| openat(rustix::fs::CWD, path, flags, Mode::empty());
-    let layers = stack.dirs.iter().map(|dir| open(dir)).collect::<rustix::io::Result<Vec<_>>>()?;
-    let list: Vec<String> = layers.iter().map(|fd| format!("/proc/self/fd/{}", fd.as_raw_fd())).collect();
-    fsconfig_set_string(&fs, "lowerdir", list.join(":"))?;
+/// The same with mount(2), for kernels that take the layers as one list. All paths go by descriptor: a page of options
+/// then has room for more than 200 layers, and no comma or colon of a path is taken for a separator.
+fn overlay_by_list(stack: &Stack, writable: Option<(&Path, &Path)>, at: &Path) -> rustix::io::Result<()> {
+    let layers = stack.dirs.iter().map(|dir| open_path(dir)).collect::<rustix::io::Result<Vec<_>>>()?;
+    let list: Vec<String> = layers.iter().map(path_of).collect();
+    let mut options = format!("lowerdir={}", list.join(":"));
+    let mut open = Vec::new();
     if let Some((upper, work)) = writable {
         for (key, path) in [("upperdir", upper), ("workdir", work)] {
-            fsconfig_set_string(&fs, key, path)?;
+            let fd = open_path(path)?;
+            options.push_str(&format!(",{key}={}", path_of(&fd)));
+            open.push(fd);
         }
     }
     if stack.marks == Marks::User {
-        fsconfig_set_flag(&fs, "userxattr")?;
+        options.push_str(",userxattr");
     }
-    fsconfig_create(fs.as_fd())?;
-    fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+    // The kernel reads one page and cuts off the rest without a word.
+    if options.len() >= 4096 {
+        return Err(Errno::OPNOTSUPP);
+    }
+    let options = CString::new(options).map_err(|_| Errno::INVAL)?;
+    mount("strata", at, "overlay", MountFlags::empty(), options.as_c_str())
 }
 
-fn attach(mount: &OwnedFd, at: &Path) -> rustix::io::Result<()> {
-    move_mount(mount, "", rustix::fs::CWD, at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+/// `O_PATH` is enough for a mount, and gets by with search permission.
+fn open_path(path: &Path) -> rustix::io::Result<OwnedFd> {
+    openat(rustix::fs::CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+}
+
+fn path_of(fd: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
 fn boot_id() -> String {
@@ -449,5 +463,52 @@ pub(crate) fn layer_error(digest: &Digest, path: &Path, error: ApplyError) -> Er
         ApplyError::System { entry, action, source } => {
             Error::Layer { layer, entry, reason: format!("cannot {action}: {source}") }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whichever way this kernel takes, the list must give the same tree: also with many layers and with names that
+    /// hold the separators of options.
+    #[test]
+    fn a_list_of_layers_is_mounted_like_single_ones() {
+        if !rustix::process::geteuid().is_root() {
+            let test = "a_list_of_layers_is_mounted_like_single_ones";
+            eprintln!("skipped {test}: mounting needs root");
+            if let Some(path) = std::env::var_os("STRATA_TEST_SKIPS") {
+                use std::io::Write;
+                let mut file = File::options().create(true).append(true).open(path).unwrap();
+                writeln!(file, "{test}: mounting needs root").unwrap();
+            }
+            return;
+        }
+        let temp = tempfile::tempdir().unwrap();
+        let base = temp.path().join("a:b,c");
+        let dirs: Vec<PathBuf> = (0..100).map(|n| base.join(format!("layer{n}"))).collect();
+        for (n, dir) in dirs.iter().enumerate() {
+            fs::create_dir_all(dir).unwrap();
+            fs::write(dir.join(format!("only{n}")), "").unwrap();
+            fs::write(dir.join("common"), n.to_string()).unwrap();
+        }
+        let stack = Stack { marks: Marks::User, dirs };
+        let [upper, work, at] = ["upper", "work", "at"].map(|name| base.join(name));
+        for dir in [&upper, &work, &at] {
+            fs::create_dir(dir).unwrap();
+        }
+        for by_list in [false, true] {
+            let mounted = match by_list {
+                true => overlay_by_list(&stack, Some((&upper, &work)), &at),
+                false => overlay(&stack, Some((&upper, &work)), &at),
+            };
+            mounted.unwrap();
+            let seen = fs::read_dir(&at).map(|entries| entries.count());
+            let top = fs::read_to_string(at.join("common"));
+            unmount(&at, UnmountFlags::DETACH).unwrap();
+            assert_eq!((seen.unwrap(), top.unwrap().as_str()), (101, "0"), "by list: {by_list}");
+        }
+        let many = Stack { marks: Marks::User, dirs: vec![base; 300] };
+        assert_eq!(overlay_by_list(&many, None, &at), Err(Errno::OPNOTSUPP));
     }
 }

@@ -299,6 +299,31 @@ fn cve_2024_21626_no_working_directory_is_outside() {
 }
 
 #[test]
+fn cve_2024_21626_no_program_is_outside() {
+    require!("escapes::cve_2024_21626_no_program_is_outside");
+    let rt = Runtime::new();
+    let directory = rt.scratch.dir("host");
+    let host = directory.join("busybox");
+    fs::copy("/bin/busybox", &host).expect("busybox can be copied");
+    let running = rt.detached(&rt.bundle());
+    let mut bundle = rt.bundle();
+    let ran = |out: &Out| out.stdout.contains("ESCAPED");
+    for n in 3..=20 {
+        let through = format!("/proc/self/fd/{n}{}", host.display());
+        symlink(&through, bundle.rootfs().join(format!("app{n}"))).expect("a link can be made");
+        for program in [through, format!("/app{n}")] {
+            bundle.args(&[&program, "echo", "ESCAPED"]).save();
+            let out = run(&mut with_leaked_descriptors(&rt.command(["run", "--bundle", bundle.path(), &rt.id()])));
+            assert!(out.code != 0 && !ran(&out), "run of {program}: {out:#?}");
+            let out = run(&mut with_leaked_descriptors(&rt.command(["exec", &running, &program, "echo", "ESCAPED"])));
+            assert!(out.code != 0 && !ran(&out), "exec of {program}: {out:#?}");
+        }
+    }
+    rt.remove(&running);
+    rt.nothing_left();
+}
+
+#[test]
 fn no_descriptor_of_the_runtime_or_its_caller_is_inside() {
     require!("escapes::no_descriptor_of_the_runtime_or_its_caller_is_inside");
     let rt = Runtime::new();

@@ -74,7 +74,10 @@ pub fn build_for(
     let mut linux = Linux {
         namespaces: namespaces(workload, rootless),
         resources: Some(workload.resources.clone()),
-        cgroups_path: (!rootless).then(|| format!("/strata/{id}")),
+        cgroups_path: (!rootless).then(|| match workload.systemd_cgroup {
+            true => format!("machine.slice:strata:{id}"),
+            false => format!("/strata/{id}"),
+        }),
         sysctl: workload.sysctls.clone(),
         seccomp,
         ..Linux::default()

@@ -15,7 +15,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use strata_container::{CreateOptions, Error as ContainerError, RunOptions, Runtime};
-use strata_image::{Image, RunConfig, Store, embedded};
+use strata_image::{RunConfig, Store};
 use strata_spec::runtime::User;
 use strata_spec::state::Status;
 
@@ -226,7 +226,7 @@ impl Supervisor {
             Source::Image(reference) => {
                 private_mounts()?;
                 let store = Store::open(&self.store_root)?;
-                let image = embedded_or_stored(&store, reference)?;
+                let image = store.image(reference)?;
                 record.image_digest = Some(image.digest().to_string());
                 let rootfs = store.prepare_rootfs(&image, &files.directory, &id)?;
                 warnings.extend(rootfs.notice().map(str::to_string));
@@ -240,7 +240,8 @@ impl Supervisor {
         let spec = build(&id, &record.workload, &root, &image, user)?;
         record.command = spec.process.as_ref().map(|process| process.args.clone()).unwrap_or_default();
         files.write_record(&record)?;
-        let create = CreateOptions { spec: Some(spec), ..CreateOptions::default() };
+        let systemd_cgroup = record.workload.systemd_cgroup;
+        let create = CreateOptions { spec: Some(spec), systemd_cgroup, ..CreateOptions::default() };
         let options = RunOptions { started, ..RunOptions::default() };
         let code = match record.workload.isolation {
             Isolation::Container => self.runtime()?.run(&id, &files.directory, &create, options)?,
@@ -394,7 +395,7 @@ impl Supervisor {
                 continue;
             }
             match runtime.get(&id) {
-                Ok(mut container) => container.delete(true)?,
+                Ok(mut container) => container.delete(true).map(drop)?,
                 Err(ContainerError::NotFound(_)) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -426,14 +427,6 @@ fn await_supervisor(record: &Record) -> Result<(), Error> {
     Ok(())
 }
 
-/// An image by its name; the embedded one is put into the store when it is first asked for.
-pub fn embedded_or_stored(store: &Store, reference: &str) -> Result<Image, Error> {
-    match reference {
-        embedded::REFERENCE => Ok(embedded::ensure(store)?),
-        _ => Ok(store.image(reference)?),
-    }
-}
-
 /// The directory by its real, absolute path.
 fn directory_root(path: &Path) -> Result<PathBuf, Error> {
     let problem = |problem: &str| Error::Rootfs { path: path.to_path_buf(), problem: problem.into() };
@@ -452,10 +445,14 @@ fn random_id() -> Result<String, Error> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// A mount namespace of this process's own: what it mounts is seen by nobody else and ends with it.
+/// A mount namespace of this process's own: what it mounts is seen by nobody else and ends with it. Without privileges
+/// there is none and nothing is mounted: the store copies the layers, and says so.
 fn private_mounts() -> Result<(), Error> {
     let failed = |source| Error::Host { what: "make a mount namespace", source };
-    sys::unshare_mounts().map_err(failed)?;
+    match sys::unshare_mounts() {
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => return Ok(()),
+        unshared => unshared.map_err(failed)?,
+    }
     mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
         .map_err(|error| failed(error.into()))
 }

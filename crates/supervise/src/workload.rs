@@ -111,6 +111,9 @@ pub struct Workload {
     pub sysctls: BTreeMap<String, String>,
     /// `/proc/self/oom_score_adj`.
     pub oom_score_adj: Option<i32>,
+    /// Whether systemd makes the cgroup, as a scope in `machine.slice`, or in the user's `user.slice`.
+    #[serde(default)]
+    pub systemd_cgroup: bool,
 }
 
 /// Which seccomp filter a container gets.
@@ -153,6 +156,7 @@ impl Workload {
             rlimits: Vec::new(),
             sysctls: BTreeMap::new(),
             oom_score_adj: None,
+            systemd_cgroup: false,
         }
     }
 }
@@ -242,7 +246,7 @@ pub fn parse_throttle(text: &str) -> Result<ThrottleDevice, OptionError> {
 /// CPUs as a decimal (`1.5`) in microseconds of quota for a 100 ms period.
 pub fn parse_cpus(text: &str) -> Result<i64, OptionError> {
     match f64::from_str(text) {
-        Ok(cpus) if cpus >= 0.01 && cpus <= 8192.0 => Ok((cpus * 100_000.0).round() as i64),
+        Ok(cpus) if (0.01..=8192.0).contains(&cpus) => Ok((cpus * 100_000.0).round() as i64),
         _ => Err(bad(text, "is no number of CPUs: write one from 0.01 up, such as 1.5")),
     }
 }

@@ -35,12 +35,6 @@ use crate::output::print;
 The exit code is the command's; 125 if the instance could not be made, 126 if the command cannot be executed,
 127 if it is not found, 128 + N if signal N ended it.")]
 pub struct Run {
-    #[command(flatten)]
-    bundle: BundleOptions,
-    #[command(flatten)]
-    instance: InstanceOptions,
-    #[command(flatten)]
-    limits: LimitOptions,
     /// Run in the background; print the id
     #[arg(short, long)]
     detach: bool,
@@ -59,6 +53,12 @@ pub struct Run {
     /// Command and arguments [default: the image's]
     #[arg(value_name = "COMMAND", last = true)]
     command: Vec<String>,
+    #[command(flatten)]
+    instance: InstanceOptions,
+    #[command(flatten)]
+    limits: LimitOptions,
+    #[command(flatten)]
+    bundle: BundleOptions,
 }
 
 /// What the instance is and sees.
@@ -199,7 +199,6 @@ enum Network {
 impl Run {
     /// Runs the workload.
     pub fn execute(self, context: &Context) -> Result<ExitCode, Failure> {
-        strata_container::protect_self()?;
         if self.is_bundle_form(context) {
             return self.execute_bundle(context);
         }
@@ -208,7 +207,7 @@ impl Run {
             (_, true, _) | (true, _, false) => Lifetime::Kept,
             _ => Lifetime::RemovedAtEnd,
         };
-        let request = Request { name: self.instance.name.clone(), lifetime, detach, workload: self.workload()? };
+        let request = Request { name: self.instance.name.clone(), lifetime, detach, workload: self.workload(context)? };
         let supervisor = context.supervisor()?;
         let outcome = supervisor.run(request).map_err(|error| {
             let code = u8::try_from(error.exit_code()).unwrap_or(RUN_FAILED);
@@ -247,13 +246,14 @@ impl Run {
                 .hint("write `strata run --bundle DIR ID`")
                 .code(crate::failure::OCI_FAILED)
         })?;
-        let options = RunOptions { detach: self.detach, keep: self.keep, started: None };
+        let notes = |note| context.log.note(note);
+        let options = RunOptions { detach: self.detach, keep: self.keep, started: None, notes: Some(&notes) };
         let create = self.bundle.create_options(context);
         let code = context.runtime()?.run(&id, self.bundle.bundle(), &create, options)?;
         Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)))
     }
 
-    fn workload(self) -> Result<Workload, Failure> {
+    fn workload(self, context: &Context) -> Result<Workload, Failure> {
         let source = match (self.instance.rootfs, self.image) {
             (Some(directory), _) => Source::Directory(std::path::absolute(directory)?),
             (None, Some(image)) => Source::Image(image),
@@ -298,6 +298,7 @@ impl Run {
             rlimits: self.limits.ulimits,
             sysctls,
             oom_score_adj: self.limits.oom_score_adj,
+            systemd_cgroup: context.global.systemd_cgroup,
             ..Workload::new(source, self.command)
         })
     }
