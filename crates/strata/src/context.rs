@@ -1,6 +1,7 @@
 //! Where things are kept, and the handles that verbs share.
 
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use strata_container::{Container, Runtime};
 use strata_image::Store;
@@ -27,7 +28,7 @@ impl Context {
 
     /// Directory of the containers' state.
     pub fn state_root(&self) -> PathBuf {
-        self.global.root.clone().unwrap_or_else(|| match rustix::process::geteuid().is_root() {
+        self.global.root.clone().unwrap_or_else(|| match is_root_over("/run") {
             true => "/run/strata".into(),
             false => user_directory("XDG_RUNTIME_DIR", "/tmp"),
         })
@@ -35,7 +36,7 @@ impl Context {
 
     /// Directory of images and instances.
     pub fn store_root(&self) -> PathBuf {
-        self.global.store.clone().unwrap_or_else(|| match rustix::process::geteuid().is_root() {
+        self.global.store.clone().unwrap_or_else(|| match is_root_over("/var/lib") {
             true => "/var/lib/strata".into(),
             false => user_directory("XDG_DATA_HOME", ".local/share"),
         })
@@ -62,6 +63,12 @@ impl Context {
     }
 }
 
+/// Whether this is root, and of this directory too: rootless engines start their runtime as root of a user namespace,
+/// where the host's directories belong to somebody else.
+fn is_root_over(directory: impl AsRef<Path>) -> bool {
+    rustix::process::geteuid().is_root() && directory.as_ref().metadata().is_ok_and(|metadata| metadata.uid() == 0)
+}
+
 /// `$VARIABLE/strata`, or a directory of the user's own below `fallback` (relative to the home directory).
 fn user_directory(variable: &str, fallback: &str) -> PathBuf {
     let uid = rustix::process::geteuid().as_raw();
@@ -69,5 +76,23 @@ fn user_directory(variable: &str, fallback: &str) -> PathBuf {
         (Some(directory), _) if !directory.is_empty() => PathBuf::from(directory).join("strata"),
         (_, Some(home)) if !fallback.starts_with('/') => PathBuf::from(home).join(fallback).join("strata"),
         _ => PathBuf::from("/tmp").join(format!("strata-{uid}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_of_a_user_namespace_does_not_own_the_hosts_directories() {
+        let root = rustix::process::geteuid().is_root();
+        assert_eq!(is_root_over("/"), root);
+        let own = std::env::temp_dir().join(format!("strata-context-{}", std::process::id()));
+        std::fs::create_dir(&own).unwrap();
+        // nobody, as which the host's root appears where it is not mapped
+        let given = std::os::unix::fs::chown(&own, Some(65534), None);
+        let over = is_root_over(&own);
+        std::fs::remove_dir(&own).unwrap();
+        assert!(!over && given.is_ok() == root);
     }
 }
