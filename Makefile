@@ -17,7 +17,6 @@ run:
 ## test: set up and run every test
 test:
 	@scripts/setup.sh test
-	@$(MAKE) --no-print-directory build
 	@scripts/test.sh
 
 ## build: the one static command, at target/release/strata

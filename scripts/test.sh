@@ -1,5 +1,5 @@
 #!/bin/bash
-# Runs every test of the workspace and ends with one line a skipped test (its name and the reason) and one summary
+# Runs every test of the workspace and of fuzz/ and ends with one line a skipped test (its name and the reason) and one summary
 # line. Arguments go to `cargo test`. The exit code is 0 only if every test that ran passed.
 set -u -o pipefail
 
@@ -12,6 +12,8 @@ export STRATA_TEST_SKIPS="$directory/skips"
 
 cargo test --workspace --locked --no-fail-fast "$@" 2>&1 | tee "$directory/output"
 status=$?
+# The fuzz targets on mutations of their seeds: a workspace of its own.
+cargo test --manifest-path fuzz/Cargo.toml --locked 2>&1 | tee -a "$directory/output" || status=1
 
 # One line a test program: "test result: ok. 10 passed; 0 failed; 1 ignored; ...".
 total() {

@@ -21,19 +21,19 @@ fn act(args: &[String]) -> Result<i32, Error> {
         "run-detached" => {
             runtime.run(id, Path::new(argument(4)), &options, RunOptions { detach: true, ..RunOptions::default() })
         }
-        "start" => runtime.get(id)?.start().map(|()| 0),
+        "start" => runtime.get(id)?.start().map(|_| 0),
         "kill" => {
             let signal = strata_container::signal_from_name(argument(4)).unwrap_or(15);
             runtime.get(id)?.kill(signal, argument(5) == "all").map(|()| 0)
         }
-        "delete" => runtime.get(id)?.delete(argument(4) == "force").map(|()| 0),
+        "delete" => runtime.get(id)?.delete(argument(4) == "force").map(|_| 0),
         "pause" => runtime.get(id)?.pause().map(|()| 0),
         "resume" => runtime.get(id)?.resume().map(|()| 0),
         "exec" => {
             let mut options = ExecOptions::default();
             options.process.args = args[4..].to_vec();
             options.process.terminal = std::env::var_os("TTY").is_some();
-            match runtime.get(id)?.exec(&options)? {
+            match runtime.get(id)?.exec(&options, &|_| ())? {
                 ExecOutcome::Exited(code) => Ok(code),
                 ExecOutcome::Detached { .. } => Ok(0),
             }

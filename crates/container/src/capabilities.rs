@@ -111,15 +111,65 @@ impl Sets {
         Ok(())
     }
 
-    /// Sets the other four. A capability that the thread does not have (the runtime itself may be confined) is left
-    /// out; the names of those left out of the effective set are returned as a warning.
-    pub(crate) fn apply(&self) -> io::Result<Option<String>> {
+    /// What of the sets this thread can have: the runtime itself may be confined. Changes nothing.
+    pub(crate) fn grantable(&self) -> io::Result<Grant> {
         let (_, had, had_inheritable) = sys::capget()?;
         // Inheritable may hold what is permitted, or what was inheritable and stays within the bounding set.
         let permitted = self.permitted & had;
         let effective = self.effective & permitted;
         let inheritable = self.inheritable & (had | had_inheritable);
-        sys::capset(effective, permitted, inheritable)?;
+        let ambient = self.ambient & permitted & inheritable;
+        // Where the runtime is permitted a capability, its bounding set hardly lacks it; only the others are asked for.
+        let mut bounding = self.bounding;
+        for number in bits(self.bounding & !had) {
+            if !matches!(sys::prctl(libc::PR_CAPBSET_READ, number, 0), Ok(1)) {
+                bounding &= !(1 << number);
+            }
+        }
+        let granted = Sets { bounding, effective, inheritable, permitted, ambient };
+        Ok(Grant { granted, had, had_inheritable, warning: self.missing(&granted) })
+    }
+
+    /// Names what is in these sets and not in the granted ones, in words.
+    fn missing(&self, granted: &Sets) -> Option<String> {
+        let sets = [
+            ("bounding", self.bounding, granted.bounding),
+            ("effective", self.effective, granted.effective),
+            ("inheritable", self.inheritable, granted.inheritable),
+            ("permitted", self.permitted, granted.permitted),
+            ("ambient", self.ambient, granted.ambient),
+        ];
+        let all = sets.iter().fold(0, |all, (_, wanted, granted)| all | wanted & !granted);
+        let named = bits(all).map(|number| {
+            let from = sets.iter().filter(|(_, wanted, granted)| wanted & !granted & 1 << number != 0);
+            let from = from.map(|(set, ..)| *set).collect::<Vec<_>>().join(", ");
+            format!("{} ({from})", NAMES.get(number as usize).unwrap_or(&"?"))
+        });
+        let named = named.collect::<Vec<_>>().join(", ");
+        (!named.is_empty())
+            .then(|| format!("capabilities not granted (not this process's, or ambient and not inheritable): {named}"))
+    }
+}
+
+fn bits(mask: u64) -> impl Iterator<Item = u64> {
+    (0..64).filter(move |n| mask & 1 << n != 0)
+}
+
+/// Sets that can be had, and what the thread has until it takes them.
+#[derive(Debug)]
+pub(crate) struct Grant {
+    granted: Sets,
+    had: u64,
+    had_inheritable: u64,
+    /// What is left out, in words.
+    pub warning: Option<String>,
+}
+
+impl Grant {
+    /// Gives up all but the bounding set, which is lowered before.
+    pub(crate) fn apply(&self) -> io::Result<()> {
+        let granted = &self.granted;
+        sys::capset(granted.effective, granted.permitted, granted.inheritable)?;
         const PR_CAP_AMBIENT_RAISE: u64 = 2;
         const PR_CAP_AMBIENT_CLEAR_ALL: u64 = 4;
         // Kernels before 4.3 have no ambient set, which is then as good as empty.
@@ -127,21 +177,32 @@ impl Sets {
             Err(e) if e.raw_os_error() != Some(libc::EINVAL) => return Err(e),
             _ => {}
         }
-        let ambient = self.ambient & permitted & inheritable;
-        for number in (0..64).filter(|n| ambient & 1 << n != 0) {
-            sys::prctl(libc::PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, number)?;
-        }
-        let missing = self.effective & !effective;
-        Ok((missing != 0).then(|| {
-            let names: Vec<_> = (0..NAMES.len()).filter(|n| missing & 1 << n != 0).map(|n| NAMES[n]).collect();
-            format!("capabilities that this process does not have are not granted: {}", names.join(" "))
-        }))
+        bits(granted.ambient)
+            .try_for_each(|number| sys::prctl(libc::PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, number).map(drop))
+    }
+
+    /// Only the effective set, so that the kernel answers as it will answer the program.
+    pub(crate) fn try_on(&self) -> io::Result<()> {
+        sys::capset(self.granted.effective, self.had, self.had_inheritable)
+    }
+
+    /// After [`try_on`](Grant::try_on), or a change of the user: everything permitted is effective.
+    pub(crate) fn regain(&self) -> io::Result<()> {
+        sys::capset(self.had, self.had, self.had_inheritable)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_left_out_is_named_with_its_sets() {
+        let wanted = Sets { bounding: 1 | 1 << 21, effective: 1 << 21, ambient: 1, ..Sets::default() };
+        let text = wanted.missing(&Sets { bounding: 1, ..Sets::default() }).unwrap();
+        assert!(text.ends_with(": CHOWN (ambient), SYS_ADMIN (bounding, effective)"), "{text}");
+        assert_eq!(wanted.missing(&wanted), None);
+    }
 
     #[test]
     fn unknown_names_are_warned_of_once() {

@@ -112,6 +112,11 @@ impl Namespaces {
         self.0.iter().any(|n| n.kind == kind && n.path.is_none())
     }
 
+    /// Without those of these kinds.
+    pub(crate) fn without(&self, kinds: &[NamespaceKind]) -> Namespaces {
+        Namespaces(self.0.iter().filter(|n| !kinds.contains(&n.kind)).cloned().collect())
+    }
+
     /// Those joined by path.
     pub(crate) fn joined(&self) -> impl Iterator<Item = (NamespaceKind, &Path)> {
         self.0.iter().filter_map(|n| Some((n.kind, n.path.as_deref()?)))
@@ -201,7 +206,7 @@ pub fn validate(spec: &Spec) -> Result<(), Error> {
             return Err(Error::invalid("linux.seccomp.syscalls", message));
         }
     }
-    validate_sysctls(linux, &Namespaces::of(spec))
+    Ok(())
 }
 
 /// Version 1.x.y, any suffix; a newer minor version only adds fields.
@@ -268,17 +273,16 @@ fn validate_namespaces(spec: &Spec, linux: &Linux) -> Result<(), Error> {
         }
     }
     let namespaces = Namespaces::of(spec);
-    let user = namespaces.has(NamespaceKind::User);
     if namespaces.new_one(NamespaceKind::User) && (linux.uid_mappings.is_empty() || linux.gid_mappings.is_empty()) {
         let message = "a new user namespace needs uidMappings and gidMappings";
         return Err(Error::invalid("linux.uidMappings", message));
     }
-    if !user && (!linux.uid_mappings.is_empty() || !linux.gid_mappings.is_empty()) {
-        let message = "mappings need a user namespace in linux.namespaces";
-        return Err(Error::invalid("linux.uidMappings", message));
-    }
     for (field, mappings) in [("linux.uidMappings", &linux.uid_mappings), ("linux.gidMappings", &linux.gid_mappings)] {
         validate_mappings(field, mappings)?;
+        if namespaces.new_one(NamespaceKind::User) && mappings.iter().all(|m| m.container_id != 0) {
+            let message = "nothing maps the container's id 0, which mount points and devices are to belong to";
+            return Err(Error::invalid(field, message));
+        }
     }
     if !linux.time_offsets.is_empty() && !namespaces.new_one(NamespaceKind::Time) {
         return Err(Error::invalid("linux.timeOffsets", "offsets need a new time namespace in linux.namespaces"));
@@ -287,31 +291,43 @@ fn validate_namespaces(spec: &Spec, linux: &Linux) -> Result<(), Error> {
         let message = format!("clock {clock:?} has no offset; monotonic and boottime do");
         return Err(Error::invalid("linux.timeOffsets", message));
     }
+    validate_confined(spec, linux, &namespaces)
+}
+
+/// Judges what only a namespace that is not the host's confines. `namespaces`: as the configuration has them, or those
+/// among them of which it is known.
+pub(crate) fn validate_confined(spec: &Spec, linux: &Linux, namespaces: &Namespaces) -> Result<(), Error> {
+    let user = namespaces.has(NamespaceKind::User);
+    if !user && (!linux.uid_mappings.is_empty() || !linux.gid_mappings.is_empty()) {
+        let message = "mappings need a user namespace in linux.namespaces that is not the host's";
+        return Err(Error::invalid("linux.uidMappings", message));
+    }
     for (field, value) in [("hostname", &spec.hostname), ("domainname", &spec.domainname)] {
         let Some(value) = value.as_ref().filter(|v| !v.is_empty()) else { continue };
         if !namespaces.has(NamespaceKind::Uts) {
-            return Err(Error::invalid(field, "it needs a uts namespace in linux.namespaces"));
+            return Err(Error::invalid(field, "it needs a uts namespace in linux.namespaces that is not the host's"));
         }
         if value.len() > 64 {
             return Err(Error::invalid(field, format!("{value:?} is longer than 64 bytes")));
         }
     }
-    if !namespaces.has(NamespaceKind::Mount) && !spec.mounts.is_empty() {
-        return Err(Error::invalid(
-            "mounts",
-            "they need a mount namespace in linux.namespaces, or they would be the host's",
-        ));
-    }
-    if !namespaces.has(NamespaceKind::Mount) && !linux.masked_paths.is_empty() {
-        return Err(Error::invalid("linux.maskedPaths", "they need a mount namespace in linux.namespaces"));
-    }
-    if !namespaces.has(NamespaceKind::Mount) && !linux.readonly_paths.is_empty() {
-        return Err(Error::invalid("linux.readonlyPaths", "they need a mount namespace in linux.namespaces"));
+    if !namespaces.has(NamespaceKind::Mount) {
+        let needing = [
+            ("mounts", !spec.mounts.is_empty()),
+            ("linux.maskedPaths", !linux.masked_paths.is_empty()),
+            ("linux.readonlyPaths", !linux.readonly_paths.is_empty()),
+            ("root.readonly", spec.root.as_ref().is_some_and(|r| r.readonly)),
+        ];
+        if let Some((field, _)) = needing.iter().find(|(_, asked)| *asked) {
+            let message = "it needs a mount namespace in linux.namespaces that is not the host's";
+            return Err(Error::invalid(*field, message));
+        }
     }
     if !linux.net_devices.is_empty() && !namespaces.has(NamespaceKind::Network) {
-        return Err(Error::invalid("linux.netDevices", "they need a network namespace in linux.namespaces"));
+        let message = "they need a network namespace in linux.namespaces that is not the host's";
+        return Err(Error::invalid("linux.netDevices", message));
     }
-    Ok(())
+    validate_sysctls(linux, namespaces)
 }
 
 fn validate_mappings(field: &str, mappings: &[IdMapping]) -> Result<(), Error> {
@@ -359,7 +375,9 @@ fn validate_sysctls(linux: &Linux, namespaces: &Namespaces) -> Result<(), Error>
         };
         if !namespaces.has(kind) {
             let name = format!("{kind:?}").to_lowercase();
-            return refuse(format!("it needs a {name} namespace in linux.namespaces, or the whole host would change"));
+            return refuse(format!(
+                "it needs a {name} namespace in linux.namespaces that is not the host's, or the whole host would change"
+            ));
         }
     }
     Ok(())
@@ -422,6 +440,13 @@ mod tests {
         let with = |linux: &str| refusal(&format!(r#"{{"ociVersion":"1.2.0","root":{{"path":"r"}},"linux":{linux}}}"#));
         assert!(with(r#"{"namespaces":[{"type":"pid"},{"type":"pid"}]}"#).contains("namespaces[1].type"));
         assert!(with(r#"{"namespaces":[{"type":"user"}]}"#).contains("uidMappings"));
+        let mapped = |id: u32| {
+            let map = format!(r#"[{{"containerID":{id},"hostID":1000,"size":10}}]"#);
+            with(&format!(r#"{{"namespaces":[{{"type":"user"}}],"uidMappings":{map},"gidMappings":{map}}}"#))
+        };
+        assert!(mapped(5).contains("linux.uidMappings: nothing maps the container's id 0"), "{}", mapped(5));
+        let text = r#"{"ociVersion":"1.2.0","root":{"path":"r","readonly":true}}"#;
+        assert!(refusal(text).contains("root.readonly: it needs a mount namespace"));
         assert!(with(r#"{"timeOffsets":{"monotonic":{"secs":1}}}"#).contains("time namespace"));
         assert!(with(r#"{"sysctl":{"kernel.shmmax":"1"}}"#).contains("ipc namespace"));
         assert!(with(r#"{"sysctl":{"vm.swappiness":"1"}}"#).contains("whole host"));

@@ -15,6 +15,7 @@ use strata_spec::runtime::ConsoleSize;
 
 use crate::error::{Context, Error};
 use crate::paths::Root;
+use crate::procfs::Proc;
 use crate::sync::{self, Tag};
 use crate::{mounts, process, sys};
 
@@ -39,16 +40,19 @@ impl Destination {
 /// Opens a pseudo-terminal in the container's `/dev/pts`, sends its master away and returns its slave.
 pub(crate) fn open(
     root: &Root,
+    proc: &Proc,
     size: Option<ConsoleSize>,
     destination: &Destination,
     runtime: BorrowedFd<'_>,
 ) -> Result<OwnedFd, Error> {
-    let flags = OFlags::RDWR | OFlags::NOCTTY;
-    let master = root.open(Path::new("/dev/pts/ptmx"), flags).or_else(|_| root.open(Path::new("/dev/ptmx"), flags));
-    let master = master.context(|| "open /dev/pts/ptmx in the container (is devpts mounted on /dev/pts?)".into())?;
-    if !process::is_device(&master, 5, 2) {
+    let what = || "open /dev/pts/ptmx in the container (is devpts mounted on /dev/pts?)".into();
+    let node = root.resolve(Path::new("/dev/pts/ptmx")).or_else(|_| root.resolve(Path::new("/dev/ptmx")));
+    let node = node.context(what)?;
+    // Opening another device of the image's might already do something.
+    if !process::is_device(&node, 5, 2) {
         return Err(Error::Setup("/dev/ptmx in the container is not the pseudo-terminal multiplexer".into()));
     }
+    let master = proc.reopen(node.as_fd(), OFlags::RDWR | OFlags::NOCTTY).context(what)?;
     rustix::pty::unlockpt(&master).context(|| "unlock the pseudo-terminal".into())?;
     // Not by the name: what is at /dev/pts/N in the container may be something else.
     let slave = sys::pty_peer(master.as_fd()).context(|| "open the pseudo-terminal's other side".into())?;

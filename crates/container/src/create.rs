@@ -63,7 +63,7 @@ pub(crate) fn make(root: &Path, id: &str, bundle: &Path, options: &CreateOptions
     spec.linux = Some(linux.clone());
     let path = spec.root.as_ref().map(|r| bundle.join(&r.path)).unwrap_or_default();
     let rootfs = std::fs::canonicalize(&path).on_path("find the root file system", &path)?;
-    let namespaces = Namespaces::of(&spec);
+    let namespaces = namespaces::Plan::new(&spec, &linux)?;
 
     let mut record = Record {
         version: record::RECORD_VERSION,
@@ -83,15 +83,15 @@ pub(crate) fn make(root: &Path, id: &str, bundle: &Path, options: &CreateOptions
         ephemeral: matches!(mode, Mode::Run { ephemeral: true, .. }),
         rdt_group: None,
     };
-    let init = prepare(&spec, &linux, &namespaces, options, mode, listen_fds, &mut record)?;
+    let init = prepare(&spec, &linux, namespaces, options, mode, listen_fds, &mut record)?;
     let rdt = linux.intel_rdt.as_ref().map(|r| rdt::plan(r, id)).transpose()?;
     record.rdt_group = rdt.as_ref().and_then(rdt::Plan::own_group);
     plan_cgroup(&linux, id, options, &mut record)?;
 
     let dir = Locked::create(root, &record, &text)?;
     inject::at("parent-record");
-    let mut undo = Undo { made: Some((dir, record)), pidfd: None, spec: &spec, hooks_ran: false };
-    let master = undo.attempt(|dir, record, pidfd, hooks_ran| {
+    let mut undo = Undo { made: Some((dir, record)), pidfd: None, spec: &spec };
+    let master = undo.attempt(|dir, record, pidfd| {
         if !options.systemd_cgroup {
             make_cgroup(&linux, record, None)?;
         }
@@ -99,7 +99,7 @@ pub(crate) fn make(root: &Path, id: &str, bundle: &Path, options: &CreateOptions
         if let Some(rdt) = &rdt {
             rdt.make()?;
         }
-        let mut attendant = Attendant { spec: &spec, linux: &linux, dir, record, options, mode, pidfd, hooks_ran };
+        let mut attendant = Attendant { spec: &spec, linux: &linux, dir, record, options, mode, pidfd };
         attendant.run(init, rdt.as_ref())
     })?;
     let disarmed = undo.disarm();
@@ -143,12 +143,13 @@ fn check_console(terminal: bool, options: &CreateOptions, mode: Mode) -> Result<
 fn prepare(
     spec: &Spec,
     linux: &Linux,
-    namespaces: &Namespaces,
+    plan: namespaces::Plan,
     options: &CreateOptions,
     mode: Mode,
     listen_fds: u32,
     record: &mut Record,
 ) -> Result<Init, Error> {
+    let namespaces = &plan.own.clone();
     let proc = Proc::open()?;
     let seccomp = linux.seccomp.as_ref().map(strata_seccomp::compile).transpose();
     let around = process::Surroundings {
@@ -157,6 +158,7 @@ fn prepare(
         keyring: (!options.no_new_keyring).then(|| format!("_ses.{}", record.id)),
         preserve_fds: options.preserve_fds + listen_fds,
         seccomp: seccomp.map_err(|e| Error::Seccomp(e.to_string()))?,
+        ignored_signals: process::ignored_signals(&proc),
     };
     let process = spec.process.as_ref().map(|p| {
         let mut p = p.clone();
@@ -172,7 +174,7 @@ fn prepare(
         return Err(Error::invalid("process", "there is none, so there is nothing to run"));
     }
     let own_mounts = namespaces.has(NamespaceKind::Mount);
-    let entrance = match (own_mounts, options.no_pivot) {
+    let entrance = match (namespaces.new_one(NamespaceKind::Mount), options.no_pivot) {
         (false, _) => Entrance::Chroot,
         (true, true) => Entrance::Move,
         (true, false) => Entrance::Pivot,
@@ -194,7 +196,7 @@ fn prepare(
     Ok(Init {
         spec: spec.clone(),
         linux: linux.clone(),
-        namespaces: namespaces::Plan::new(namespaces, linux)?,
+        namespaces: plan,
         own_mounts,
         user_namespace: namespaces.has(NamespaceKind::User),
         cgroup_namespace: namespaces.has(NamespaceKind::Cgroup),
@@ -329,16 +331,15 @@ struct Undo<'a> {
     made: Option<(Locked, Record)>,
     pidfd: Option<OwnedFd>,
     spec: &'a Spec,
-    hooks_ran: bool,
 }
 
 impl Undo<'_> {
     fn attempt<T>(
         &mut self,
-        action: impl FnOnce(&Locked, &mut Record, &mut Option<OwnedFd>, &mut bool) -> Result<T, Error>,
+        action: impl FnOnce(&Locked, &mut Record, &mut Option<OwnedFd>) -> Result<T, Error>,
     ) -> Result<T, Error> {
         match &mut self.made {
-            Some((dir, record)) => action(dir, record, &mut self.pidfd, &mut self.hooks_ran),
+            Some((dir, record)) => action(dir, record, &mut self.pidfd),
             None => Err(Error::InitDied("it never came to be".into())),
         }
     }
@@ -363,7 +364,8 @@ impl Drop for Undo<'_> {
         }
         rdt::remove(record.rdt_group.as_deref());
         let _ = dir.remove();
-        if self.hooks_ran {
+        // Whatever failed once there was a process: the specification goes on with what follows the end.
+        if self.pidfd.is_some() {
             let state = state_of(&record, Status::Stopped, None);
             hooks::run_all("poststop", hooks::of(self.spec, "poststop"), &state);
         }
@@ -379,7 +381,6 @@ struct Attendant<'a> {
     options: &'a CreateOptions,
     mode: Mode,
     pidfd: &'a mut Option<OwnedFd>,
-    hooks_ran: &'a mut bool,
 }
 
 impl Attendant<'_> {
@@ -438,7 +439,7 @@ impl Attendant<'_> {
                 if go_early {
                     return Ok(master);
                 }
-                return Err(Error::InitDied(fate(pidfd.as_fd())));
+                return Err(Error::InitDied(fate(pidfd.as_fd(), self.linux)));
             };
             match packet.tag {
                 Tag::Mappings if packet.payload == b"t" => {
@@ -540,7 +541,6 @@ impl Attendant<'_> {
             let namespace = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, FileMode::empty());
             netdev::move_all(devices, namespace.on_path("open", &path)?.as_fd())?;
         }
-        *self.hooks_ran = true;
         inject::at("parent-hooks");
         let state = state_of(self.record, Status::Creating, Some(pid));
         hooks::run("prestart", hooks::of(self.spec, "prestart"), &state)?;
@@ -552,6 +552,11 @@ impl Attendant<'_> {
         let state = state_of(self.record, Status::Creating, Some(pid));
         send_listener(seccomp, &fd, pid, state)
     }
+}
+
+/// `linux.resources.memory.limit`, bytes, if there is one.
+pub(crate) fn memory_limit(linux: &Linux) -> Option<i64> {
+    linux.resources.as_ref()?.memory.as_ref()?.limit.filter(|limit| *limit > 0)
 }
 
 /// Tells the child to go on; false if it is gone. Its last words are then still to be received.
@@ -608,9 +613,13 @@ pub(crate) fn open_pidfd(pid: i32) -> Result<OwnedFd, Error> {
 }
 
 /// What became of a child that ended early.
-pub(crate) fn fate(pidfd: std::os::fd::BorrowedFd<'_>) -> String {
+pub(crate) fn fate(pidfd: std::os::fd::BorrowedFd<'_>, linux: &Linux) -> String {
     match console::exit_code(pidfd) {
-        Ok(code) if code > 128 => format!("signal {}; out of memory?", code - 128),
+        Ok(code) if code == 128 + libc::SIGKILL => match memory_limit(linux) {
+            Some(limit) => format!("it was killed; is linux.resources.memory.limit, {limit} bytes, too small?"),
+            None => "it was killed; out of memory?".into(),
+        },
+        Ok(code) if code > 128 => format!("signal {}", code - 128),
         Ok(code) => format!("exit code {code}"),
         Err(e) => e.to_string(),
     }

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Mode};
 use rustix::io::Errno;
-use strata_spec::runtime::Device;
+use strata_spec::runtime::{Device, Mount};
 
 use crate::error::{Context, Error};
+use crate::mount_options::Attributes;
 use crate::mounts;
-use crate::paths::Root;
+use crate::paths::{self, Root};
 
 const DEFAULTS: [(&str, u32, u32); 6] = [
     ("/dev/null", 1, 3),
@@ -37,15 +38,20 @@ struct Node<'a> {
     owner: Option<(u32, u32)>,
 }
 
-/// Makes all nodes and links. `bind`: bind the host's nodes, because this process may not make any.
-pub(crate) fn make_all(root: &Root, configured: &[Device], bind: bool) -> Result<(), Error> {
+/// Makes all nodes and links. `bind`: bind the host's nodes, because this process may not make any. A default device's
+/// place may hold what one of `mounts` has put there.
+pub(crate) fn make_all(root: &Root, configured: &[Device], mounts: &[Mount], bind: bool) -> Result<(), Error> {
     let dev = root.make_dir_all(Path::new("/dev"), 0o755).on_path("make the directory", Path::new("/dev"))?;
     for (path, major, minor) in DEFAULTS {
         if !configured.iter().any(|d| d.path == Path::new(path)) {
             let kind = FileType::CharacterDevice;
             let node = Node { path: Path::new(path), kind, mode: 0o666, major, minor, owner: None };
             // `/dev` is open already, and all of these are right in it.
-            make(root, &node, bind, Some(&dev))?;
+            let made = make(root, &node, bind, Some(&dev));
+            if made.is_err() && mounts.iter().any(|m| paths::clean(&m.destination) == Path::new(path)) {
+                continue;
+            }
+            made?;
         }
     }
     for device in configured {
@@ -109,7 +115,7 @@ fn make(root: &Root, node: &Node<'_>, bind: bool, dev: Option<&OwnedFd>) -> Resu
     match rustix::fs::mknodat(parent, &name, node.kind, Mode::from_raw_mode(node.mode), number) {
         Ok(()) => {}
         // An image or a mount brought its own.
-        Err(Errno::EXIST) => return Ok(()),
+        Err(Errno::EXIST) => return is_this(parent, &name, node),
         Err(Errno::PERM) => return bind_host(root, node.path),
         Err(e) => return Err(Error::system(format!("make the device {}", node.path.display()), e)),
     }
@@ -123,8 +129,28 @@ fn make(root: &Root, node: &Node<'_>, bind: bool, dev: Option<&OwnedFd>) -> Resu
     }
 }
 
+/// A file that is there already must be the device. It is examined only: opening it might do something.
+fn is_this(parent: &OwnedFd, name: &Path, node: &Node<'_>) -> Result<(), Error> {
+    let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).on_path("examine", node.path)?;
+    let number = rustix::fs::makedev(node.major, node.minor);
+    let fifo = node.kind == FileType::Fifo;
+    if FileType::from_raw_mode(stat.st_mode) == node.kind && (fifo || stat.st_rdev == number) {
+        return Ok(());
+    }
+    let letter = match node.kind {
+        FileType::Fifo => "a FIFO".to_owned(),
+        FileType::BlockDevice => format!("the block device {}:{}", node.major, node.minor),
+        _ => format!("the character device {}:{}", node.major, node.minor),
+    };
+    let message = format!("{} exists in the root file system and is not {letter}", node.path.display());
+    Err(Error::invalid("linux.devices", message))
+}
+
+/// The mount is read-only, so that the host's node keeps its mode, owner and times; the device can be written.
 fn bind_host(root: &Root, path: &Path) -> Result<(), Error> {
+    const NODE_KEPT: Attributes = Attributes { set: libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID, clear: 0 };
     let source = mounts::clone_tree(path, false).on_path("bind the host's device", path)?;
+    mounts::set_attributes(source.as_fd(), false, NODE_KEPT).on_path("protect the host's device", path)?;
     let target = root.make_file(path).on_path("make the mount point", path)?;
     mounts::attach(source.as_fd(), target.as_fd()).on_path("bind the host's device to", path)
 }

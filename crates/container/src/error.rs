@@ -62,6 +62,9 @@ pub enum Error {
         /// The statuses that would be right.
         wanted: &'static str,
     },
+    /// There is no process to signal. Docker's and containerd's shims look for these words.
+    #[error("cannot signal container {0:?}: container not running (it is stopped)")]
+    NotRunning(String),
     /// The container's record is damaged.
     #[error("the record {path} is damaged: {message}; `delete --force` removes it")]
     Record {
@@ -90,6 +93,9 @@ pub enum Error {
     /// The process being set up ended without a word.
     #[error("the container's first process ended while it was being set up ({0})")]
     InitDied(String),
+    /// A process that was to join a container ended without a word.
+    #[error("the process ended while it was being set up ({0})")]
+    ProcessDied(String),
     /// A hook failed or ran out of time.
     #[error("{kind} hook {path}: {message}")]
     Hook {

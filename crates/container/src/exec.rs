@@ -7,18 +7,18 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Signal;
-use strata_cgroup::JoinHandles;
+use strata_cgroup::{Cgroup, ControllerDir, JoinHandles};
 use strata_spec::runtime::{NamespaceKind, Process, Spec};
 use strata_spec::state::Status;
 
-use crate::config::{self, Namespaces};
+use crate::config;
 use crate::console::{self, Destination};
 use crate::create;
 use crate::error::{Context, Error};
 use crate::paths::Root;
 use crate::procfs::Proc;
 use crate::record::{self, Record};
-use crate::runtime::{ExecOptions, ExecOutcome};
+use crate::runtime::{ExecOptions, ExecOutcome, Note};
 use crate::sync::{self, Tag};
 use crate::{inject, namespaces, process, sys};
 
@@ -36,7 +36,13 @@ struct Join {
 }
 
 /// Starts a process in the container of this record.
-pub(crate) fn exec(record: &Record, dir: &Path, status: Status, options: &ExecOptions) -> Result<ExecOutcome, Error> {
+pub(crate) fn exec(
+    record: &Record,
+    dir: &Path,
+    status: Status,
+    options: &ExecOptions,
+    notes: &dyn Fn(Note),
+) -> Result<ExecOutcome, Error> {
     let allowed =
         matches!(status, Status::Running | Status::Created) || (status == Status::Paused && options.ignore_paused);
     if !allowed {
@@ -55,10 +61,14 @@ pub(crate) fn exec(record: &Record, dir: &Path, status: Status, options: &ExecOp
     }
     let mut warnings = Vec::new();
     let join = prepare(record, &spec, process, options, &mut warnings)?;
+    warnings.into_iter().for_each(|text| notes(Note::Warning(text)));
+    if let Some(mask) = &join.initial_affinity {
+        notes(Note::Debug(format!("affinity: 0x{}", hexadecimal(mask))));
+    }
 
     let signals = (!options.detach).then(|| sys::SignalFd::all_but(&[])).transpose();
     let signals = signals.context(|| "take over signals".into())?;
-    let started = start(record, &spec, join, options)?;
+    let started = start(record, &spec, join, options, notes)?;
     let Some(signals) = signals else {
         return Ok(ExecOutcome::Detached { pid: started.pid });
     };
@@ -98,8 +108,9 @@ fn prepare(
     options: &ExecOptions,
     warnings: &mut Vec<String>,
 ) -> Result<Join, Error> {
+    let proc = Proc::open()?;
     let linux = spec.linux.clone().unwrap_or_default();
-    let namespaces = Namespaces::of(spec);
+    let namespaces = namespaces::of_process(spec, record.pid)?;
     let seccomp = linux.seccomp.as_ref().map(strata_seccomp::compile).transpose();
     let initial = process.exec_cpu_affinity.as_ref().and_then(|a| a.initial.as_deref()).map(process::bit_list);
     let initial_affinity = initial.transpose().map_err(|m| Error::invalid("process.execCPUAffinity.initial", m))?;
@@ -114,23 +125,31 @@ fn prepare(
         keyring: Some(format!("_ses.{}", record.id)),
         preserve_fds: options.preserve_fds,
         seccomp: seccomp.map_err(|e| Error::Seccomp(e.to_string()))?,
+        ignored_signals: process::ignored_signals(&proc),
     };
     let process = process::Plan::new(&process, around, warnings)?;
     let init = create_pidfd(record)?;
     let cgroup = match &record.cgroup {
-        None => None,
-        Some(cgroup) => Some(join_handles(cgroup, options.cgroup.as_deref())?),
+        None if options.cgroup.is_empty() => None,
+        None => return Err(Error::Unsupported(format!("container {:?} has no cgroup to join one below", record.id))),
+        Some(cgroup) => Some(join_handles(cgroup, &options.cgroup)?),
     };
     Ok(Join {
         process,
-        proc: Proc::open()?,
+        proc,
         init,
         flags: namespaces::flags(&namespaces),
         cgroup,
         initial_affinity,
         console,
-        chroot: (!namespaces.has(NamespaceKind::Mount)).then(|| record.rootfs.clone()),
+        chroot: (!namespaces.new_one(NamespaceKind::Mount)).then(|| record.rootfs.clone()),
     })
+}
+
+/// A bit mask, lowest first, as one number.
+fn hexadecimal(mask: &[u64]) -> String {
+    let digits = mask.iter().rev().map(|word| format!("{word:016x}")).collect::<String>();
+    digits.trim_start_matches('0').to_owned()
 }
 
 /// A pidfd of the first process that is certainly the first process.
@@ -143,26 +162,59 @@ fn create_pidfd(record: &Record) -> Result<OwnedFd, Error> {
     Err(Error::WrongStatus { verb, id: record.id.clone(), status: Status::Stopped, wanted })
 }
 
-/// The container's cgroup, or one below it.
-fn join_handles(cgroup: &strata_cgroup::Cgroup, below: Option<&Path>) -> Result<JoinHandles, Error> {
-    let Some(below) = below.filter(|p| *p != Path::new("/") && !p.as_os_str().is_empty()) else {
+/// The container's cgroup, or in some hierarchies one below it.
+fn join_handles(cgroup: &Cgroup, below: &[String]) -> Result<JoinHandles, Error> {
+    if below.is_empty() {
         return cgroup.join_handles().map_err(|e| Error::Cgroup(e.to_string()));
-    };
-    let relative = crate::paths::clean(below);
-    let relative = relative.strip_prefix("/").unwrap_or(&relative).to_owned();
+    }
+    let below = below.iter().map(|text| Below::parse(text, cgroup)).collect::<Result<Vec<_>, _>>()?;
     let open = |path: PathBuf, flags: OFlags| {
         rustix::fs::open(&path, flags | OFlags::CLOEXEC, Mode::empty()).on_path("open the cgroup", &path)
     };
-    let tasks = |d: &strata_cgroup::ControllerDir| {
-        // A hierarchy in which nobody made the cgroup below is joined at the container's own.
-        let dir = d.dir().join(&relative);
-        open(if dir.is_dir() { dir } else { d.dir() }.join("tasks"), OFlags::WRONLY)
+    let directory = |place: &ControllerDir| {
+        let below = below.iter().rev().find(|b| b.concerns(place));
+        (place.dir().join(below.map_or("", |b| b.path)), below.is_some_and(|b| b.controllers.is_empty()))
     };
-    let v1 = cgroup.v1().iter().map(tasks).collect::<Result<Vec<_>, _>>()?;
-    let v2 = cgroup.v2().map(|d| d.dir().join(&relative)).filter(|d| v1.is_empty() || d.is_dir());
-    let v2_dir = v2.or_else(|| cgroup.v2().map(strata_cgroup::ControllerDir::dir));
-    let v2_dir = v2_dir.map(|d| open(d, OFlags::PATH | OFlags::DIRECTORY)).transpose()?;
-    Ok(JoinHandles { v1_tasks: v1, v2_dir, v2_procs: None })
+    let tasks = |place: &ControllerDir| open(directory(place).0.join("tasks"), OFlags::WRONLY);
+    let v1_tasks = cgroup.v1().iter().map(tasks).collect::<Result<Vec<_>, _>>()?;
+    let v2_dir = cgroup.v2().map(|place| {
+        let (path, for_all) = directory(place);
+        // Beside version 1 it has nearly no controllers, and who makes cgroups for those does not think of it.
+        let path = if for_all && !v1_tasks.is_empty() && !path.is_dir() { place.dir() } else { path };
+        open(path, OFlags::PATH | OFlags::DIRECTORY)
+    });
+    Ok(JoinHandles { v2_dir: v2_dir.transpose()?, v2_procs: None, v1_tasks })
+}
+
+/// One of [`ExecOptions::cgroup`].
+#[derive(Debug)]
+struct Below<'a> {
+    /// Empty: all hierarchies.
+    controllers: Vec<&'a str>,
+    /// Relative.
+    path: &'a str,
+}
+
+impl<'a> Below<'a> {
+    fn parse(text: &'a str, cgroup: &Cgroup) -> Result<Below<'a>, Error> {
+        let invalid = |why: String| Err(Error::Options(format!("cgroup {text:?}: {why}")));
+        let (controllers, path) = text.split_once(':').unwrap_or(("", text));
+        let controllers: Vec<&str> = if text.contains(':') { controllers.split(',').collect() } else { Vec::new() };
+        for name in &controllers {
+            let known = |place: &ControllerDir| place.controllers.iter().any(|c| c == name);
+            if !cgroup.v1().iter().chain(cgroup.v2()).any(known) {
+                return invalid(format!("the container has no cgroup of controller {name:?}"));
+            }
+        }
+        if Path::new(path).components().any(|c| c == std::path::Component::ParentDir) {
+            return invalid("it must be below the container's own, without \"..\"".into());
+        }
+        Ok(Below { controllers, path: path.trim_start_matches('/') })
+    }
+
+    fn concerns(&self, place: &ControllerDir) -> bool {
+        self.controllers.is_empty() || self.controllers.iter().any(|name| place.controllers.iter().any(|c| c == name))
+    }
 }
 
 struct Started {
@@ -183,7 +235,13 @@ impl Drop for Kill {
     }
 }
 
-fn start(record: &Record, spec: &Spec, mut join: Join, options: &ExecOptions) -> Result<Started, Error> {
+fn start(
+    record: &Record,
+    spec: &Spec,
+    mut join: Join,
+    options: &ExecOptions,
+    notes: &dyn Fn(Note),
+) -> Result<Started, Error> {
     let into = join.cgroup.as_mut().and_then(|j| {
         j.v2_procs = None;
         j.v2_dir.take()
@@ -194,9 +252,7 @@ fn start(record: &Record, spec: &Spec, mut join: Join, options: &ExecOptions) ->
         sys::Cloned::Child => {
             drop(ours);
             let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| live(&join, &theirs)));
-            if let Ok(Err(error)) = ended {
-                sync::send_error(&theirs, &error);
-            }
+            sync::send_last_words(&theirs, ended);
             sys::exit_now(1)
         }
         sys::Cloned::Parent { pid, pidfd } => (pid, pidfd),
@@ -204,7 +260,7 @@ fn start(record: &Record, spec: &Spec, mut join: Join, options: &ExecOptions) ->
     drop((theirs, into));
     let mut kill = Kill(Some(pidfd));
     inject::at("exec-parent-cloned");
-    let mut master = None;
+    let (mut master, mut ready) = (None, false);
     let score = join.process.process().oom_score_adj;
     let adopt = |pid: i32| match score {
         None => Ok(()),
@@ -219,8 +275,12 @@ fn start(record: &Record, spec: &Spec, mut join: Join, options: &ExecOptions) ->
     }
     loop {
         let Some(packet) = sync::receive(&ours).context(|| "listen to the process".into())? else {
-            // The program was executed. (Or the process was killed; then that is its exit code.)
             let pidfd = kill.0.take().ok_or_else(|| Error::InitDied("it has no pidfd".into()))?;
+            if !ready {
+                let linux = spec.linux.clone().unwrap_or_default();
+                return Err(Error::ProcessDied(create::fate(pidfd.as_fd(), &linux)));
+            }
+            // The program was executed. (Or the process was killed at the last moment; then that is its exit code.)
             return Ok(Started { pid, pidfd, master });
         };
         match packet.tag {
@@ -250,7 +310,9 @@ fn start(record: &Record, spec: &Spec, mut join: Join, options: &ExecOptions) ->
                     create::send_pidfd(path, pidfd)?;
                 }
                 create::answer(&ours, Tag::Go)?;
+                ready = true;
             }
+            Tag::Warning => notes(Note::Warning(String::from_utf8_lossy(&packet.payload).into_owned())),
             Tag::Error => return Err(sync::decode_error(&packet.payload)),
             _ => {}
         }
@@ -264,6 +326,8 @@ fn die_with_runtime() -> Result<(), Error> {
 fn live(join: &Join, sync: &OwnedFd) -> Result<Infallible, Error> {
     die_with_runtime()?;
     process::undumpable()?;
+    // The preserved ones too, until the program is executed.
+    sys::close_on_exec_from(3).context(|| "mark descriptors close-on-exec".into())?;
     if let Some(mask) = &join.initial_affinity {
         sys::set_affinity(mask).context(|| "set process.execCPUAffinity.initial".into())?;
     }
@@ -295,25 +359,54 @@ fn live(join: &Join, sync: &OwnedFd) -> Result<Infallible, Error> {
         let root = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
         let root = Root::new(root.context(|| "open the container's root".into())?);
         let size = join.process.process().console_size;
-        console::adopt(&console::open(&root, size, destination, sync.as_fd())?)?;
+        console::adopt(&console::open(&root, &join.proc, size, destination, sync.as_fd())?)?;
     }
     if join.flags & libc::CLONE_NEWUSER == 0 {
         join.process.limits().apply_to(0)?;
     }
-    if let Some(listener) = join.process.with_privileges(&labels)? {
-        sync::send_with(sync, Tag::SeccompFd, b"", Some(listener.as_fd()))
-            .context(|| "hand over the listener".into())?;
-    }
-    drop(labels);
+    join.process.with_privileges(labels)?;
+    // Nothing of `join` that is a descriptor is used, or dropped, after this.
+    join.process.close_descriptors(&[sync.as_fd()])?;
     join.process.become_user()?;
     die_with_runtime()?;
-    let env = join.process.environment();
-    let program = join.process.find_program(&env)?;
+    let mut settled = join.process.settle()?;
+    let hand_over = |listener: OwnedFd| {
+        sync::send_with(sync, Tag::SeccompFd, b"", Some(listener.as_fd())).context(|| "hand over the listener".into())
+    };
+    settled.listener.take().map_or(Ok(()), hand_over)?;
+    if let Some(warning) = &settled.warning {
+        let _ = sync::send(sync, Tag::Warning, warning.as_bytes());
+    }
     inject::at("exec-child-ready");
     sync::send(sync, Tag::Ready, b"").context(|| "report to the runtime".into())?;
     sync::expect(sync, Tag::Go)?;
     rustix::process::set_parent_process_death_signal(None).context(|| "untie from the runtime".into())?;
-    Err(join.process.execute(&program, &env, |listener| {
-        sync::send_with(sync, Tag::SeccompFd, b"", Some(listener.as_fd())).context(|| "hand over the listener".into())
-    }))
+    Err(join.process.execute(&settled, hand_over))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn masks_are_numbers() {
+        assert_eq!(hexadecimal(&process::bit_list("0-1,4").unwrap()), "13");
+        assert_eq!(hexadecimal(&process::bit_list("1,64").unwrap()), "10000000000000002");
+    }
+
+    #[test]
+    fn cgroups_below_are_of_known_controllers_and_really_below() {
+        let place = |controllers: &str| serde_json::json!({"controllers": controllers.split(',').collect::<Vec<_>>(), "mount_point": "/c", "path": "/p"});
+        let cgroup = serde_json::json!({"v1": [place("cpu,cpuacct"), place("pids")], "v2": place("hugetlb")});
+        let cgroup: Cgroup = serde_json::from_value(cgroup).unwrap();
+        let below = Below::parse("cpuacct:/sub/x", &cgroup).unwrap();
+        assert_eq!(
+            (below.path, below.concerns(&cgroup.v1()[0]), below.concerns(&cgroup.v1()[1])),
+            ("sub/x", true, false)
+        );
+        assert!(Below::parse("a", &cgroup).unwrap().concerns(cgroup.v2().unwrap()));
+        for bad in ["..", "a/../..", "pids:../x", "what:/", ":/", "pids,what:x"] {
+            assert!(matches!(Below::parse(bad, &cgroup), Err(Error::Options(_))), "{bad}");
+        }
+    }
 }

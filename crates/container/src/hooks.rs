@@ -1,15 +1,22 @@
 //! Programs that the configuration has run at fixed points of a container's life (OCI runtime-spec, `config.md`,
 //! "POSIX-platform Hooks"). Each gets the container's state as JSON on its standard input.
+//!
+//! As with runc, hooks of the host run in the bundle's directory and have the runtime's environment unless they bring
+//! their own. `startContainer` hooks are programs of the container: they run where its program does, and the runtime's
+//! environment is none of their business.
 
-use std::io::{Read, Seek, Write};
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use strata_spec::runtime::{Hook, Spec};
 use strata_spec::state::State;
 
 use crate::error::Error;
+use crate::sys;
 
 /// Every kind of hook and its programs.
 pub(crate) fn all(spec: &Spec) -> impl Iterator<Item = (&'static str, &[Hook])> {
@@ -37,29 +44,36 @@ pub(crate) fn run(kind: &'static str, hooks: &[Hook], state: &State) -> Result<(
 
 /// Runs every hook; failures are returned as warnings, as the specification has it after start and after stop.
 pub(crate) fn run_all(kind: &'static str, hooks: &[Hook], state: &State) -> Vec<String> {
-    hooks.iter().filter_map(|hook| run_one(kind, hook, state).err()).map(|e| e.to_string()).collect()
+    hooks.iter().filter_map(|hook| run_one(kind, hook, state).err()).map(|e| format!("{e}, which is ignored")).collect()
 }
 
 fn run_one(kind: &'static str, hook: &Hook, state: &State) -> Result<(), Error> {
     let failed = |message: String| Error::Hook { kind, path: hook.path.clone(), message };
     let cannot = |e: std::io::Error| failed(e.to_string());
     let json = serde_json::to_vec(state).map_err(|e| failed(e.to_string()))?;
-    // Output goes to memory, so that a hook that says more than a pipe holds does not wait for a reader.
-    let mut output = rustix::fs::memfd_create("hook", rustix::fs::MemfdFlags::CLOEXEC)
-        .map(std::fs::File::from)
-        .map_err(|e| cannot(e.into()))?;
+    // Files in memory, not pipes: a hook that does not read its state, or says more than a pipe holds, waits for nobody.
+    let memory = || rustix::fs::memfd_create("hook", rustix::fs::MemfdFlags::CLOEXEC).map(File::from);
+    let input = memory().map_err(|e| cannot(e.into()))?;
+    input.write_all_at(&json, 0).map_err(cannot)?;
+    let mut output = memory().map_err(|e| cannot(e.into()))?;
     let mut command = Command::new(&hook.path);
     if let Some((name, rest)) = hook.args.split_first() {
         command.arg0(name).args(rest);
     }
-    command.env_clear().envs(hook.env.iter().filter_map(|e| e.split_once('=')));
-    command.stdin(Stdio::piped());
-    command.stdout(output.try_clone().map_err(cannot)?).stderr(output.try_clone().map_err(cannot)?);
-    let mut child = command.spawn().map_err(cannot)?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // A hook need not read its state.
-        let _ = stdin.write_all(&json);
+    let inside = kind == "startContainer";
+    if inside || !hook.env.is_empty() {
+        command.env_clear().envs(hook.env.iter().filter_map(|e| e.split_once('=')));
     }
+    // The bundle may be gone when the container is deleted.
+    if !inside && state.bundle.is_dir() {
+        command.current_dir(&state.bundle);
+    }
+    // A group of its own, so that what the hook started can be ended with it.
+    command.process_group(0).stdin(input);
+    command.stdout(output.try_clone().map_err(cannot)?).stderr(output.try_clone().map_err(cannot)?);
+    // Who ignores this signal is not told how a child ended.
+    sys::default_signals(sys::signal_bit(libc::SIGCHLD));
+    let mut child = command.spawn().map_err(cannot)?;
     if let Some(seconds) = hook.timeout {
         let limit = Timespec { tv_sec: seconds, tv_nsec: 0 };
         let pid = rustix::process::Pid::from_child(&child);
@@ -68,7 +82,7 @@ fn run_one(kind: &'static str, hook: &Hook, state: &State) -> Result<(), Error> 
         let ended =
             rustix::io::retry_on_intr(|| rustix::event::poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&limit)));
         if ended.map_err(|e| cannot(e.into()))? == 0 {
-            let _ = child.kill();
+            let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
             let _ = child.wait();
             return Err(failed(format!("it did not end within its timeout of {seconds} s")));
         }
@@ -123,9 +137,36 @@ mod tests {
     }
 
     #[test]
-    fn a_hook_out_of_time_is_ended() {
+    fn a_hook_out_of_time_is_ended_with_all_that_it_started() {
         let started = std::time::Instant::now();
-        let error = run("prestart", &[hook("exec sleep 30", Some(1))], &state()).unwrap_err().to_string();
+        let file = std::env::temp_dir().join(format!("strata-hook-{}", std::process::id()));
+        let script = format!("sleep 30 & echo $! > {}; wait", file.display());
+        // More than a pipe holds, and not read.
+        let mut state = state();
+        state.annotations.insert("long".into(), "x".repeat(200_000));
+        let error = run("prestart", &[hook(&script, Some(1))], &state).unwrap_err().to_string();
         assert!(error.contains("timeout") && started.elapsed().as_secs() < 20, "{error}");
+        let pid: i32 = std::fs::read_to_string(&file).unwrap().trim().parse().unwrap();
+        let ended = || crate::procfs::process_stat(pid).is_none_or(|s| !s.alive());
+        assert!((0..200).any(|_| ended() || {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            false
+        }));
+        std::fs::remove_file(file).unwrap();
+    }
+
+    #[test]
+    fn hooks_of_the_host_run_in_the_bundle_with_the_runtimes_environment() {
+        let bundle = std::env::temp_dir();
+        let state = State { bundle: bundle.clone(), ..state() };
+        let script = format!("test \"$(pwd -P)\" = {} && test -n \"$PATH\"", bundle.canonicalize().unwrap().display());
+        let bare = |script: &str| Hook { env: Vec::new(), ..hook(script, None) };
+        run("createRuntime", &[bare(&script)], &state).unwrap();
+        let inherited = "tr '\\0' '\\n' < /proc/$$/environ | grep -q ^CARGO_";
+        run("poststop", &[bare(inherited)], &state).unwrap();
+        let error = run("startContainer", &[bare(inherited)], &state).unwrap_err().to_string();
+        assert!(error.contains("exit status"), "{error}");
+        // A bundle that is gone is no reason not to clean up.
+        run("poststop", &[bare("true")], &State { bundle: "/nowhere".into(), ..state }).unwrap();
     }
 }

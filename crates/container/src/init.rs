@@ -20,7 +20,10 @@ use crate::mounts::Surroundings;
 use crate::procfs::Proc;
 use crate::rootfs::{Entrance, Rootfs};
 use crate::sync::{self, Tag};
-use crate::{hooks, inject, namespaces, netdev, process, sys};
+use crate::{create, hooks, inject, namespaces, netdev, process, sys};
+
+/// More than any container takes to be set up, bytes.
+const SET_UP_MEMORY: i64 = 16 << 20;
 
 /// What the child is to do.
 pub(crate) struct Init {
@@ -55,18 +58,21 @@ pub(crate) fn run(init: Init, sync: OwnedFd, others: OwnedFd, lock: BorrowedFd<'
     inject::at("child-cloned");
     drop(others);
     sys::close_inherited(lock);
+    // On an error the values in it are not dropped: the descriptors that they name may be closed, see `build`.
+    let mut init = std::mem::ManuallyDrop::new(init);
     // A panic must not unwind into the runtime's own frames, of which this process has a copy.
-    let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| live(init, &sync)));
-    if let Ok(Err(error)) = ended {
-        sync::send_error(&sync, &error);
-    }
+    let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| live(&mut init, &sync)));
+    sync::send_last_words(&sync, ended);
     sys::exit_now(1)
 }
 
-fn live(mut init: Init, sync: &OwnedFd) -> Result<Infallible, Error> {
+fn live(init: &mut Init, sync: &OwnedFd) -> Result<Infallible, Error> {
+    // What the caller left open is not for hooks, and what it wants preserved is for the program only.
+    sys::close_on_exec_from(3).context(|| "mark descriptors close-on-exec".into())?;
     die_with_runtime(sync)?;
-    // The process is single-threaded and moves only itself, which spares the whole host a pause.
-    if let Some(join) = init.join.take() {
+    // The process is single-threaded and moves only itself, which spares the whole host a pause. (The files are closed with
+    // everything else, in one go.)
+    if let Some(join) = &init.join {
         join.join_current().context(|| "join the cgroup".into())?;
     }
     if init.awaits_cgroup {
@@ -83,6 +89,11 @@ fn join_sent_cgroups(sync: &OwnedFd) -> Result<(), Error> {
         rustix::io::write(&tasks, b"0").context(|| "join the cgroup".into())?;
     }
     Ok(())
+}
+
+/// Gives the filter's notifications to whoever may pass them on.
+fn hand_over(channel: &OwnedFd, listener: OwnedFd) -> Result<(), Error> {
+    sync::send_with(channel, Tag::SeccompFd, b"", Some(listener.as_fd())).context(|| "hand over the listener".into())
 }
 
 /// From here on this process is killed if the runtime dies. Changes of credentials undo this.
@@ -137,11 +148,14 @@ impl Init {
         if self.namespaces.cgroup {
             sys::unshare(libc::CLONE_NEWCGROUP).context(|| "make the cgroup namespace".into())?;
         }
+        if self.namespaces.network {
+            netdev::loopback_up()?;
+        }
         self.namespaces.join.clear();
         Ok(())
     }
 
-    fn build(mut self, sync: &OwnedFd) -> Result<Infallible, Error> {
+    fn build(&mut self, sync: &OwnedFd) -> Result<Infallible, Error> {
         // Also leaves the caller's terminal.
         let _ = rustix::process::setsid();
         rustix::process::umask(rustix::fs::Mode::empty());
@@ -153,7 +167,7 @@ impl Init {
         }
         let labels = self.process.as_ref().map(|p| p.open_labels(&self.proc)).transpose()?.unwrap_or_default();
 
-        let rootfs = Rootfs::open(&self.rootfs, &self.linux, self.own_mounts, self.root_tree.take())?;
+        let rootfs = Rootfs::open(&self.rootfs, &self.linux, self.own_mounts, self.entrance, self.root_tree.take())?;
         inject::at("child-rootfs");
         let trees = std::mem::take(&mut self.trees);
         let around = Surroundings {
@@ -161,13 +175,15 @@ impl Init {
             bundle: &self.bundle,
             label: self.linux.mount_label.as_deref(),
             user_namespace: self.user_namespace,
+            own: &self.namespaces.own,
             cgroup: self.cgroup.as_ref(),
             cgroup_namespace: self.cgroup_namespace,
         };
         let late = Rootfs::fill(&around, &self.spec, &self.linux, trees)?;
         let terminal = match (&self.console, &self.process) {
             (Some(destination), Some(process)) => {
-                let slave = console::open(&rootfs.root, process.process().console_size, destination, sync.as_fd())?;
+                let size = process.process().console_size;
+                let slave = console::open(&rootfs.root, &self.proc, size, destination, sync.as_fd())?;
                 if self.own_mounts {
                     console::bind(&rootfs.root, slave.as_fd())?;
                 }
@@ -197,22 +213,23 @@ impl Init {
             console::adopt(&slave)?;
         }
         let Some(process) = &self.process else {
+            sys::close_from(3, &self.sockets(sync)).context(|| "close descriptors".into())?;
             return self.wait_without_program(sync);
         };
         if !self.user_namespace {
             process.limits().apply_to(0)?;
         }
-        if let Some(listener) = process.with_privileges(&labels)? {
-            sync::send_with(sync, Tag::SeccompFd, b"", Some(listener.as_fd()))
-                .context(|| "hand over the listener".into())?;
+        process.with_privileges(labels)?;
+        process.close_descriptors(&self.sockets(sync))?;
+        process.become_user()?;
+        die_with_runtime(sync)?;
+        let mut settled = process.settle()?;
+        if let Some(listener) = settled.listener.take() {
+            hand_over(sync, listener)?;
         }
-        drop(labels);
-        if let Some(warning) = process.become_user()? {
+        if let Some(warning) = &settled.warning {
             let _ = sync::send(sync, Tag::Warning, warning.as_bytes());
         }
-        die_with_runtime(sync)?;
-        let env = process.environment();
-        let program = process.find_program(&env)?;
         inject::at("child-ready");
 
         let starter = self.await_start(sync)?;
@@ -221,20 +238,25 @@ impl Init {
         let run = hooks::run("startContainer", hooks::of(&self.spec, "startContainer"), &state(Status::Created));
         let error = match run {
             Err(e) => e,
-            Ok(()) => process.execute(&program, &env, |listener| {
-                sync::send_with(channel, Tag::SeccompFd, b"", Some(listener.as_fd()))
-                    .context(|| "hand over the listener".into())
-            }),
+            Ok(()) => process.execute(&settled, |listener| hand_over(channel, listener)),
         };
         sync::send_error(channel, &error);
         sys::exit_now(1)
+    }
+
+    /// What is still needed once the root is entered.
+    fn sockets<'a>(&'a self, sync: &'a OwnedFd) -> Vec<BorrowedFd<'a>> {
+        [sync].into_iter().chain(&self.listen).map(AsFd::as_fd).collect()
     }
 
     /// Whether the runtime has anything to do once everything is made here. In a user namespace it is the one that may
     /// raise limits.
     pub(crate) fn reports(&self) -> bool {
         let limits = self.user_namespace && self.process.as_ref().is_some_and(|p| !p.limits().is_empty());
-        self.listen.is_some() || self.attended || self.namespaces.intermediate.is_some() || limits
+        // The end of the stream is a program that runs, or a process that was killed while it was set up: what a limit may
+        // be too small for must be told apart.
+        let tight = create::memory_limit(&self.linux).is_some_and(|limit| limit < SET_UP_MEMORY);
+        self.listen.is_some() || self.attended || self.namespaces.intermediate.is_some() || limits || tight
     }
 
     /// Waits until the program may run. Returns the connection of `start`, if that is who said so.

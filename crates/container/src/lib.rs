@@ -55,7 +55,7 @@ pub use config::{load_spec, parse_spec, validate, validate_id};
 pub use error::Error;
 pub use features::{Features, features};
 pub use inject::STAGES as INJECT_STAGES;
-pub use runtime::{Container, CreateOptions, ExecOptions, ExecOutcome, GcReport, Resources, RunOptions, Runtime};
+pub use runtime::{Container, CreateOptions, ExecOptions, ExecOutcome, GcReport, Note, Resources, RunOptions, Runtime};
 pub use seal::{Protection, protect_self};
 pub use signals::{signal_from_name, signal_name};
 pub use strata_spec::state::{State, Status};

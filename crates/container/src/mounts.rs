@@ -1,27 +1,22 @@
 //! Mounts (OCI runtime-spec, `config.md`, "Mounts"), made with the descriptor-based interface of Linux 5.2: a mount
 //! comes into being detached (`fsmount(2)`, `open_tree(2)`), gets its attributes, and is then attached to a descriptor
-//! of its target, which [`Root`] resolved inside the container's root. Older kernels and filters that know only
-//! `mount(2)` get that, on `/proc/self/fd/N` of the same descriptor.
+//! of its target, which [`Root`] resolved inside the container's root. Attributes need `mount_setattr(2)`, Linux 5.12.
 
-use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
-};
-use strata_spec::runtime::Mount;
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags};
+use strata_spec::runtime::{Mount, NamespaceKind};
 
+use crate::config::Namespaces;
 use crate::error::{Context, Error};
 use crate::mount_options::{self, Attributes, Options};
 use crate::paths::{self, Root};
+use crate::procfs::{PROC_ROOT_INO, PROC_SUPER_MAGIC};
 use crate::{cgroup_mount, copy_up, sys};
-
-const PROC_SUPER_MAGIC: u64 = 0x9fa0;
 
 /// What mounting depends on besides the mount.
 pub(crate) struct Surroundings<'a> {
@@ -32,6 +27,8 @@ pub(crate) struct Surroundings<'a> {
     pub label: Option<&'a str>,
     /// The container has a user namespace, so some file systems may be refused and are then bound from the host.
     pub user_namespace: bool,
+    /// The namespaces that are not the host's.
+    pub own: &'a Namespaces,
     /// The container's cgroup.
     pub cgroup: Option<&'a strata_cgroup::Cgroup>,
     pub cgroup_namespace: bool,
@@ -156,7 +153,12 @@ fn bind(
 ) -> Result<(), Error> {
     let source = around.bundle.join(mount.source.as_deref().unwrap_or(Path::new("")));
     let tree = match tree {
-        Some(tree) => tree,
+        Some(tree) => {
+            // The runtime has opened it on the host, where mounts below it would appear as well.
+            let downstream = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+            set_propagation(tree.as_fd(), downstream).on_path("cut off from the host", &source)?;
+            tree
+        }
         None => clone_tree(&source, options.recursive_bind).on_path("bind", &source)?,
     };
     let target = if paths::is_dir(&tree).on_path("examine", &source)? {
@@ -168,8 +170,10 @@ fn bind(
     refuse_proc_target(target.as_fd(), destination)?;
     if destination == Path::new("/proc") {
         let kind = rustix::fs::fstatfs(&tree).on_path("examine", &source)?.f_type as u64;
-        if kind != PROC_SUPER_MAGIC {
-            return Err(Error::invalid("mounts: /proc", format!("the source {} is not procfs", source.display())));
+        let inode = rustix::fs::fstat(&tree).on_path("examine", &source)?.st_ino;
+        if kind != PROC_SUPER_MAGIC || inode != PROC_ROOT_INO {
+            let message = format!("the source {} is not the root of a procfs", source.display());
+            return Err(Error::invalid("mounts: /proc", message));
         }
     }
     finish(tree.as_fd(), target.as_fd(), options)
@@ -287,13 +291,7 @@ fn file_system(
         Error::system(what, e)
     };
     let fd = match new_file_system(kind, &source, &options) {
-        Err(e) if around.user_namespace => in_user_namespace(kind, &source, &mut options, e).map_err(failed)?,
-        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSYS)) => {
-            classic(kind, &source, target.as_fd(), &options).map_err(failed)?;
-            // What was mounted covers the target, so it is found by resolving again.
-            let fd = around.root.resolve(destination).on_path("find the mount", destination)?;
-            return Ok(late.then_some(fd));
-        }
+        Err(e) if around.user_namespace => in_user_namespace(around, kind, &source, &mut options, e).map_err(failed)?,
         other => other.map_err(failed)?,
     };
     if options.copy_up {
@@ -333,48 +331,36 @@ fn real_directory(root: &Root, destination: &Path) -> Result<OwnedFd, Error> {
     }
 }
 
-/// What a user namespace is not allowed to mount anew it may still see as the host has it; and a group that is not
-/// mapped cannot own terminals.
-fn in_user_namespace(kind: &str, source: &Path, options: &mut Options, e: io::Error) -> io::Result<OwnedFd> {
-    let host = match (kind, e.raw_os_error()) {
+/// What a user namespace is not allowed to mount anew it may still see as the host has it, provided that it shares what
+/// the file system shows with the host; and a group that is not mapped cannot own terminals.
+fn in_user_namespace(
+    around: &Surroundings<'_>,
+    kind: &str,
+    source: &Path,
+    options: &mut Options,
+    e: io::Error,
+) -> io::Result<OwnedFd> {
+    let (host, shows, what) = match (kind, e.raw_os_error()) {
         ("devpts", _) if options.data.iter().any(|(k, _)| k == "gid") => {
             options.data.retain(|(k, _)| k != "gid");
             return new_file_system(kind, source, options);
         }
-        ("proc", Some(libc::EPERM)) => "/proc",
-        ("sysfs", Some(libc::EPERM)) => "/sys",
-        ("mqueue", Some(libc::EPERM)) => "/dev/mqueue",
+        ("proc", Some(libc::EPERM)) => ("/proc", NamespaceKind::Pid, "processes"),
+        ("sysfs", Some(libc::EPERM)) => ("/sys", NamespaceKind::Network, "network"),
+        ("mqueue", Some(libc::EPERM)) => ("/dev/mqueue", NamespaceKind::Ipc, "message queues"),
         _ => return Err(e),
     };
+    if around.own.has(shows) {
+        let shows = format!("{shows:?}").to_lowercase();
+        let message = format!(
+            "{e}: the kernel refuses it to a user namespace that does not own its {shows} namespace, or where {host} \
+             outside is partly covered (start an outer container with {host} unmasked); the host's would show its {what}"
+        );
+        return Err(io::Error::new(e.kind(), message));
+    }
     let tree = clone_tree(Path::new(host), true)?;
     set_attributes(tree.as_fd(), false, options.attributes)?;
     Ok(tree)
-}
-
-/// `mount(2)`, for kernels without the newer calls.
-fn classic(kind: &str, source: &Path, target: BorrowedFd<'_>, options: &Options) -> io::Result<()> {
-    const FLAGS: [(u64, MountFlags); 6] = [
-        (libc::MOUNT_ATTR_RDONLY, MountFlags::RDONLY),
-        (libc::MOUNT_ATTR_NOSUID, MountFlags::NOSUID),
-        (libc::MOUNT_ATTR_NODEV, MountFlags::NODEV),
-        (libc::MOUNT_ATTR_NOEXEC, MountFlags::NOEXEC),
-        (libc::MOUNT_ATTR_NOATIME, MountFlags::NOATIME),
-        (libc::MOUNT_ATTR_NODIRATIME, MountFlags::NODIRATIME),
-    ];
-    let mut flags = MountFlags::empty();
-    for (attribute, flag) in FLAGS {
-        if options.attributes.set & attribute != 0 {
-            flags |= flag;
-        }
-    }
-    let data: Vec<_> = options
-        .data
-        .iter()
-        .map(|(key, value)| value.as_ref().map_or_else(|| key.clone(), |value| format!("{key}={value}")))
-        .collect();
-    let data = CString::new(data.join(",")).map_err(io::Error::other)?;
-    let path = format!("/proc/self/fd/{}", target.as_raw_fd());
-    Ok(rustix::mount::mount(source.as_os_str().as_bytes(), path, kind, flags, Some(data.as_c_str()))?)
 }
 
 #[cfg(test)]

@@ -9,39 +9,43 @@
 use std::ffi::c_int;
 use std::fmt::Write as _;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 
 use rustix::fs::{Mode, OFlags};
-use strata_spec::runtime::{IdMapping, Linux, NamespaceKind};
+use strata_spec::runtime::{IdMapping, Linux, NamespaceKind, Spec};
 
-use crate::config::Namespaces;
+use crate::config::{self, Namespaces};
 use crate::error::{Context, Error};
 use crate::procfs::Proc;
 use crate::sys;
 
-const ALL: [(NamespaceKind, c_int); 8] = [
-    (NamespaceKind::User, libc::CLONE_NEWUSER),
-    (NamespaceKind::Ipc, libc::CLONE_NEWIPC),
-    (NamespaceKind::Uts, libc::CLONE_NEWUTS),
-    (NamespaceKind::Network, libc::CLONE_NEWNET),
-    (NamespaceKind::Pid, libc::CLONE_NEWPID),
-    (NamespaceKind::Cgroup, libc::CLONE_NEWCGROUP),
-    (NamespaceKind::Time, libc::CLONE_NEWTIME),
-    (NamespaceKind::Mount, libc::CLONE_NEWNS),
+/// Kind, flag and name below `/proc/PID/ns`.
+const ALL: [(NamespaceKind, c_int, &str); 8] = [
+    (NamespaceKind::User, libc::CLONE_NEWUSER, "user"),
+    (NamespaceKind::Ipc, libc::CLONE_NEWIPC, "ipc"),
+    (NamespaceKind::Uts, libc::CLONE_NEWUTS, "uts"),
+    (NamespaceKind::Network, libc::CLONE_NEWNET, "net"),
+    (NamespaceKind::Pid, libc::CLONE_NEWPID, "pid"),
+    (NamespaceKind::Cgroup, libc::CLONE_NEWCGROUP, "cgroup"),
+    (NamespaceKind::Time, libc::CLONE_NEWTIME, "time"),
+    (NamespaceKind::Mount, libc::CLONE_NEWNS, "mnt"),
 ];
 
 /// The `CLONE_NEW*` flag of a kind.
 pub(crate) fn flag(kind: NamespaceKind) -> c_int {
-    ALL.iter().find(|(k, _)| *k == kind).map_or(0, |(_, flag)| *flag)
+    ALL.iter().find(|(k, ..)| *k == kind).map_or(0, |(_, flag, _)| *flag)
 }
 
 /// The flags of all namespaces that a container does not share with the host.
 pub(crate) fn flags(namespaces: &Namespaces) -> c_int {
-    ALL.iter().filter(|(kind, _)| namespaces.has(*kind)).fold(0, |all, (_, flag)| all | flag)
+    ALL.iter().filter(|(kind, ..)| namespaces.has(*kind)).fold(0, |all, (_, flag, _)| all | flag)
 }
 
 /// What is made and joined when.
 #[derive(Debug)]
 pub(crate) struct Plan {
+    /// The container's own ones: a namespace that is joined by path may turn out to be the host's.
+    pub own: Namespaces,
     /// New ones for the fork of the container's first process.
     pub clone: c_int,
     /// Joined: descriptor and kind, mount namespace last.
@@ -50,6 +54,8 @@ pub(crate) struct Plan {
     pub intermediate: Option<c_int>,
     /// The cgroup namespace is new: it is unshared once the process is in its cgroup.
     pub cgroup: bool,
+    /// The network namespace is new: its loopback interface is still down.
+    pub network: bool,
     /// The user namespace is new and needs mappings.
     pub user: bool,
     /// The contents of `timens_offsets`.
@@ -57,18 +63,32 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Opens the namespaces to join.
-    pub(crate) fn new(namespaces: &Namespaces, linux: &Linux) -> Result<Plan, Error> {
-        let mut join = Vec::new();
-        for (kind, _) in ALL {
-            let Some((_, path)) = namespaces.joined().find(|(k, _)| *k == kind) else { continue };
+    /// Opens the namespaces to join. Those that this process is in already are as if they were not listed, so whatever
+    /// the configuration wants confined by them is refused.
+    pub(crate) fn new(spec: &Spec, linux: &Linux) -> Result<Plan, Error> {
+        let listed = Namespaces::of(spec);
+        let (mut join, mut hosts) = (Vec::new(), Vec::new());
+        for (kind, _, name) in ALL {
+            let Some((_, path)) = listed.joined().find(|(k, _)| *k == kind) else { continue };
             let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
                 .on_path("open the namespace", path)?;
-            join.push((fd, kind));
+            if is_hosts(&fd, name).on_path("examine the namespace", path)? {
+                hosts.push(kind);
+            } else {
+                join.push((fd, kind));
+            }
         }
-        let fresh = |kind| namespaces.new_one(kind);
+        let own = listed.without(&hosts);
+        if !hosts.is_empty() {
+            config::validate_confined(spec, linux, &own)?;
+        }
+        Ok(Plan::of(own, linux, join))
+    }
+
+    fn of(own: Namespaces, linux: &Linux, join: Vec<(OwnedFd, NamespaceKind)>) -> Plan {
+        let fresh = |kind| own.new_one(kind);
         let mut clone = 0;
-        for (kind, flag) in ALL {
+        for (kind, flag, _) in ALL {
             if fresh(kind) && kind != NamespaceKind::Cgroup {
                 clone |= flag;
             }
@@ -87,7 +107,8 @@ impl Plan {
             clone &= !early;
             early
         });
-        Ok(Plan { clone, join, intermediate, cgroup: fresh(NamespaceKind::Cgroup), user, offsets })
+        let (cgroup, network) = (fresh(NamespaceKind::Cgroup), fresh(NamespaceKind::Network));
+        Plan { own, clone, join, intermediate, cgroup, network, user, offsets }
     }
 
     /// Joins. A namespace that belongs to a joined user namespace can be joined only from within that one, one that
@@ -108,6 +129,29 @@ impl Plan {
         }
         refused.into_iter().try_for_each(|entry| enter(entry).map_err(|e| failed(entry.1, e)))
     }
+}
+
+/// The namespaces that a container's first process has to itself.
+pub(crate) fn of_process(spec: &Spec, pid: i32) -> Result<Namespaces, Error> {
+    let listed = Namespaces::of(spec);
+    let mut hosts = Vec::new();
+    for (kind, _) in listed.joined() {
+        let Some((.., name)) = ALL.iter().find(|(k, ..)| *k == kind) else { continue };
+        let path = PathBuf::from(format!("/proc/{pid}/ns/{name}"));
+        let fd = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        if is_hosts(&fd.on_path("open", &path)?, name).on_path("examine", &path)? {
+            hosts.push(kind);
+        }
+    }
+    Ok(listed.without(&hosts))
+}
+
+/// Whether a namespace is the one that this process, and for the container the host, is in. It is examined as a
+/// descriptor, since a path may lead elsewhere the next time.
+fn is_hosts(namespace: &OwnedFd, name: &str) -> std::io::Result<bool> {
+    let own = rustix::fs::stat(format!("/proc/self/ns/{name}"))?;
+    let other = rustix::fs::fstat(namespace)?;
+    Ok((own.st_dev, own.st_ino) == (other.st_dev, other.st_ino))
 }
 
 /// Becomes root of the user namespace just entered, if it has one.
@@ -200,10 +244,31 @@ pub(crate) fn user_namespace(proc: &Proc, linux: &Linux) -> Result<OwnedFd, Erro
 mod tests {
     use super::*;
 
-    fn plan(linux: &str) -> Plan {
+    fn parse(linux: &str) -> (Spec, Linux) {
         let linux: Linux = serde_json::from_str(linux).unwrap();
-        let spec = strata_spec::runtime::Spec { linux: Some(linux.clone()), ..Default::default() };
-        Plan::new(&Namespaces::of(&spec), &linux).unwrap()
+        (Spec { linux: Some(linux.clone()), ..Spec::default() }, linux)
+    }
+
+    /// The plan, whatever is at the paths of joined namespaces.
+    fn plan(linux: &str) -> Plan {
+        let (spec, linux) = parse(linux);
+        let own = Namespaces::of(&spec);
+        let any = || std::fs::File::open("/dev/null").unwrap().into();
+        let join = own.joined().map(|(kind, _)| (any(), kind)).collect();
+        Plan::of(own, &linux, join)
+    }
+
+    #[test]
+    fn the_hosts_namespace_confines_nothing() {
+        let (spec, mut linux) = parse(r#"{"namespaces":[{"type":"network","path":"/proc/self/ns/net"}]}"#);
+        let p = Plan::new(&spec, &linux).unwrap();
+        assert!(p.join.is_empty() && p.clone == 0 && !p.own.has(NamespaceKind::Network));
+        linux.sysctl.insert("net.ipv4.ip_forward".into(), "0".into());
+        let said = Plan::new(&spec, &linux).unwrap_err().to_string();
+        assert!(said.contains("network namespace in linux.namespaces that is not the host's"), "{said}");
+        let (mut spec, linux) = parse(r#"{"namespaces":[{"type":"uts","path":"/proc/self/ns/uts"}]}"#);
+        spec.hostname = Some("h".into());
+        assert!(Plan::new(&spec, &linux).unwrap_err().to_string().contains("hostname"));
     }
 
     #[test]

@@ -4,12 +4,13 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use strata_spec::runtime::NetDevice;
 
 use crate::error::{Context, Error};
+use crate::sys;
 
 /// An interface to move.
 #[derive(Debug)]
@@ -108,6 +109,15 @@ pub(crate) fn configure_all(devices: &[Device]) -> Result<(), Error> {
         exchange(&socket, &up).context(what)?;
     }
     Ok(())
+}
+
+/// In a new network namespace, where it is down: takes `lo` up, which gives it its addresses.
+pub(crate) fn loopback_up() -> Result<(), Error> {
+    // Any socket tells the kernel the namespace; this kind is made fastest and exists without IPv4.
+    rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
+        .map_err(io::Error::from)
+        .and_then(|socket| sys::loopback_up(socket.as_fd()))
+        .context(|| "take the interface lo of the new network namespace up".into())
 }
 
 fn open() -> Result<OwnedFd, Error> {

@@ -4,12 +4,12 @@
 //! one that joins it later go through the same steps.
 
 use std::ffi::CString;
-use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::process::{Resource, Rlimit};
 use rustix::thread::{Gid, Uid};
 use strata_seccomp::Program;
@@ -220,6 +220,18 @@ pub(crate) struct Plan {
     keyring: Option<CString>,
     preserve_fds: u32,
     affinity: Option<Vec<u64>>,
+    ignored_signals: u64,
+}
+
+/// A process that has only to execute its program.
+#[derive(Debug)]
+pub(crate) struct Settled {
+    program: CString,
+    env: Vec<Vec<u8>>,
+    /// The filter's notifications, if it is loaded and has any.
+    pub listener: Option<OwnedFd>,
+    /// Capabilities that were left out, in words.
+    pub warning: Option<String>,
 }
 
 /// What of the surroundings a [`Plan`] depends on.
@@ -232,6 +244,24 @@ pub(crate) struct Surroundings<'a> {
     /// Descriptors from 3 on that the program inherits.
     pub preserve_fds: u32,
     pub seccomp: Option<Program>,
+    /// What [`ignored_signals`] found.
+    pub ignored_signals: u64,
+}
+
+/// The signals that this process ignores, bit n - 1 for signal n: a program would inherit that (`nohup`, background jobs
+/// of shells; the Rust runtime itself ignores SIGPIPE). Handlers need no care, they end with the execution.
+pub(crate) fn ignored_signals(proc: &Proc) -> u64 {
+    let read = || {
+        let mut text = [0; 4096];
+        let n = rustix::io::read(proc.open_file("self/status", OFlags::RDONLY).ok()?, &mut text).ok()?;
+        let line = text[..n].split(|b| *b == b'\n').find_map(|line| line.strip_prefix(b"SigIgn:\t"))?;
+        u64::from_str_radix(std::str::from_utf8(line).ok()?, 16).ok()
+    };
+    // Any may be.
+    let ignored = read().unwrap_or(u64::MAX);
+    // Who ignores this one is not told how a child ended.
+    sys::default_signals(ignored & sys::signal_bit(libc::SIGCHLD));
+    ignored
 }
 
 impl Plan {
@@ -240,6 +270,7 @@ impl Plan {
         let invalid = |field: &'static str| move |message: String| Error::invalid(field, message);
         let affinity = process.exec_cpu_affinity.as_ref().and_then(|a| a.last.as_deref());
         Ok(Plan {
+            // Without any the program has none. (runc leaves the runtime's, which nobody can mean.)
             capabilities: process.capabilities.as_ref().map(|c| Sets::parse(c, warnings)).unwrap_or_default(),
             limits: Limits::parse(&process.rlimits).map_err(invalid("process.rlimits"))?,
             scheduler: process.scheduler.as_ref().map(scheduler).transpose().map_err(invalid("process.scheduler"))?,
@@ -255,10 +286,11 @@ impl Plan {
                 .transpose()
                 .map_err(invalid("linux.memoryPolicy"))?,
             personality: around.personality.map(personality).transpose().map_err(invalid("linux.personality"))?,
-            labels: labels(process)?,
+            labels: labels(process, around.keyring.is_some(), Modules::found)?,
             seccomp: around.seccomp,
             keyring: around.keyring.and_then(|name| CString::new(name).ok()),
             preserve_fds: around.preserve_fds,
+            ignored_signals: around.ignored_signals,
             affinity: affinity.map(bit_list).transpose().map_err(invalid("process.execCPUAffinity.final"))?,
             process: process.clone(),
         })
@@ -282,9 +314,12 @@ impl Plan {
         self.labels.iter().map(open).collect()
     }
 
-    /// Step 2, inside the root, with all capabilities still there. Returns the filter's notifications if the filter had
-    /// to be loaded now, because without `no_new_privs` loading takes CAP_SYS_ADMIN.
-    pub(crate) fn with_privileges(&self, labels: &[OwnedFd]) -> Result<Option<OwnedFd>, Error> {
+    /// Step 2, inside the root, with all capabilities still there.
+    pub(crate) fn with_privileges(&self, labels: Vec<OwnedFd>) -> Result<(), Error> {
+        for (label, file) in self.labels.iter().zip(labels) {
+            rustix::io::write(&file, label.value.as_bytes())
+                .context(|| format!("set the label {:?} of the program", label.value))?;
+        }
         if let Some(name) = &self.keyring {
             match sys::join_session_keyring(name) {
                 // A kernel without keyrings has none to leak.
@@ -307,20 +342,22 @@ impl Plan {
         if let Some(persona) = self.personality {
             sys::personality(persona).context(|| "set linux.personality".into())?;
         }
-        for (label, file) in self.labels.iter().zip(labels) {
-            rustix::io::write(file, label.value.as_bytes())
-                .context(|| format!("set the label {:?} of the program", label.value))?;
-        }
         if self.process.no_new_privileges {
             rustix::thread::set_no_new_privs(true).context(|| "set no_new_privs".into())?;
-        } else if let Some(filter) = &self.seccomp {
-            return filter.load().context(|| "load the seccomp filter".into());
         }
-        Ok(None)
+        Ok(())
     }
 
-    /// Step 3: user, groups, working directory, capabilities. Returns a warning if capabilities were left out.
-    pub(crate) fn become_user(&self) -> Result<Option<String>, Error> {
+    /// Closes every descriptor but the standard streams, the preserved ones and those `kept`, which must be sockets. Until
+    /// here nothing was looked up that the image could turn into a magic link; from here on it is, and `/proc/self/fd/7` as
+    /// the program, or a link to it, would lead through whatever directory the runtime or its caller has open
+    /// (CVE-2024-21626).
+    pub(crate) fn close_descriptors(&self, kept: &[BorrowedFd<'_>]) -> Result<(), Error> {
+        sys::close_from(3 + self.preserve_fds as i32, kept).context(|| "close descriptors".into())
+    }
+
+    /// Step 3: user, groups, working directory, signals. Afterwards nothing ties this process to the runtime any more.
+    pub(crate) fn become_user(&self) -> Result<(), Error> {
         let user = &self.process.user;
         self.capabilities.drop_bounding().context(|| "lower the capability bounding set".into())?;
         // Otherwise a change to another user clears the permitted set before it is trimmed.
@@ -343,12 +380,36 @@ impl Plan {
             enter(&self.process.cwd).context(|| format!("enter the working directory {:?}", self.process.cwd))?;
         }
         inside_root()?;
-        sys::prctl(libc::PR_SET_KEEPCAPS, 0, 0).context(|| "stop keeping capabilities".into())?;
-        let warning = self.capabilities.apply().context(|| "set the capabilities".into())?;
         // A change of credentials makes the process readable for others again where fs.suid_dumpable says so.
         undumpable()?;
+        // The specification would keep the caller's; runc has this one, and images count on it.
         rustix::process::umask(Mode::from_raw_mode(user.umask.unwrap_or(0o022)));
-        Ok(warning)
+        sys::default_signals(self.ignored_signals);
+        sys::unblock_signals();
+        Ok(())
+    }
+
+    /// Step 4: capabilities, and the filter if it has to be loaded with them, because without `no_new_privs` that takes
+    /// CAP_SYS_ADMIN. Everything that a filter for the program may refuse is done before.
+    pub(crate) fn settle(&self) -> Result<Settled, Error> {
+        let env = self.environment();
+        let grant = self.capabilities.grantable().context(|| "read the capabilities".into())?;
+        let set = || "set the capabilities".into();
+        let (program, listener) = match &self.seccomp {
+            Some(filter) if !self.process.no_new_privileges => {
+                grant.try_on().context(set)?;
+                let program = self.find_program(&env)?;
+                grant.regain().context(set)?;
+                let listener = filter.load().context(|| "load the seccomp filter".into())?;
+                grant.apply().context(set)?;
+                (program, listener)
+            }
+            _ => {
+                grant.apply().context(set)?;
+                (self.find_program(&env)?, None)
+            }
+        };
+        Ok(Settled { program, env, listener, warning: grant.warning })
     }
 
     /// The standard streams of another user's process belong to that user, so that `/dev/stdout` can be opened again.
@@ -372,18 +433,18 @@ impl Plan {
     }
 
     /// The environment, with `HOME` from the container's `/etc/passwd` if it is not set.
-    pub(crate) fn environment(&self) -> Vec<Vec<u8>> {
-        let mut env: Vec<Vec<u8>> = self.process.env.iter().map(|e| e.clone().into_bytes()).collect();
+    fn environment(&self) -> Vec<Vec<u8>> {
+        let mut env: Vec<Vec<u8>> = unique(&self.process.env).into_iter().map(|e| e.as_bytes().to_vec()).collect();
         if !env.iter().any(|e| e.starts_with(b"HOME=") && e.len() > 5) {
             env.retain(|e| !e.starts_with(b"HOME="));
-            let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-            env.push(format!("HOME={}", home(&passwd, self.process.user.uid)).into_bytes());
+            let passwd = read_passwd().unwrap_or_default();
+            env.push([b"HOME=", home(&passwd, self.process.user.uid)].concat());
         }
         env
     }
 
     /// Finds the program as the user will: by path, or in the container's `PATH`.
-    pub(crate) fn find_program(&self, env: &[Vec<u8>]) -> Result<CString, Error> {
+    fn find_program(&self, env: &[Vec<u8>]) -> Result<CString, Error> {
         let name = &self.process.args[0];
         let path = env.iter().rev().find_map(|e| e.strip_prefix(b"PATH=")).unwrap_or(DEFAULT_PATH);
         let found = find_program(name, path)?;
@@ -393,13 +454,8 @@ impl Plan {
 
     /// Last step: loads the filter if that was not done, and executes. Returns only on failure. The listener, if any,
     /// is handed to `notify`.
-    pub(crate) fn execute(
-        &self,
-        program: &CString,
-        env: &[Vec<u8>],
-        notify: impl FnOnce(OwnedFd) -> Result<(), Error>,
-    ) -> Error {
-        match self.try_execute(program, env, notify) {
+    pub(crate) fn execute(&self, settled: &Settled, notify: impl FnOnce(OwnedFd) -> Result<(), Error>) -> Error {
+        match self.try_execute(&settled.program, &settled.env, notify) {
             Ok(never) => match never {},
             Err(e) => e,
         }
@@ -413,11 +469,9 @@ impl Plan {
     ) -> Result<std::convert::Infallible, Error> {
         let args = CStrings::new(&self.process.args).context(|| "prepare the arguments".into())?;
         let env = CStrings::new(env).context(|| "prepare the environment".into())?;
-        sys::close_on_exec_from(3 + self.preserve_fds).context(|| "close descriptors".into())?;
         for fd in 3..3 + self.preserve_fds as i32 {
             sys::keep_on_exec(fd).context(|| format!("preserve descriptor {fd}"))?;
         }
-        sys::reset_signals();
         if self.process.no_new_privileges
             && let Some(filter) = &self.seccomp
             && let Some(listener) = filter.load().context(|| "load the seccomp filter".into())?
@@ -503,31 +557,86 @@ fn executable(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The home directory of a user id, `/` if it has none.
-fn home(passwd: &str, uid: u32) -> &str {
-    let line = passwd.lines().find(|l| l.split(':').nth(2).and_then(|n| n.parse().ok()) == Some(uid));
-    line.and_then(|l| l.split(':').nth(5)).filter(|h| !h.is_empty()).unwrap_or("/")
+/// Variables without those that are set again later: programs take the first of one name, users mean the last.
+fn unique(env: &[String]) -> Vec<&str> {
+    let mut seen = std::collections::BTreeSet::new();
+    let name = |entry: &&str| entry.split('=').next().unwrap_or_default().to_owned();
+    let mut env: Vec<&str> = env.iter().rev().map(String::as_str).filter(|entry| seen.insert(name(entry))).collect();
+    env.reverse();
+    env
 }
 
-/// Which labels to set; an error if one is asked for that this kernel does not know.
-fn labels(process: &Process) -> Result<Vec<Label>, Error> {
+/// `/etc/passwd` of the container, which may have made anything of it: a pipe without a writer, a link to a descriptor, a
+/// device without an end.
+fn read_passwd() -> io::Result<Vec<u8>> {
+    const MAX: u64 = 1 << 20;
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::NO_MAGICLINKS;
+    let file = rustix::fs::openat2(rustix::fs::CWD, "/etc/passwd", flags, Mode::empty(), resolve)?;
+    let mut text = Vec::new();
+    if FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) == FileType::RegularFile {
+        std::fs::File::from(file).take(MAX).read_to_end(&mut text)?;
+    }
+    Ok(text)
+}
+
+/// The home directory of a user id, `/` if it has none.
+fn home(passwd: &[u8], uid: u32) -> &[u8] {
+    fn field(line: &[u8], n: usize) -> &[u8] {
+        line.split(|b| *b == b':').nth(n).unwrap_or_default()
+    }
+    let is_users = |line: &&[u8]| std::str::from_utf8(field(line, 2)).ok().and_then(|n| n.parse().ok()) == Some(uid);
+    let line = passwd.split(|b| *b == b'\n').find(is_users);
+    line.map(|line| field(line, 5)).filter(|home| !home.is_empty()).unwrap_or(b"/")
+}
+
+/// The security modules of this kernel.
+struct Modules {
+    apparmor: bool,
+    /// Its files are in a directory of their own, as other modules use those above as well.
+    apparmor_own: bool,
+    selinux: bool,
+}
+
+impl Modules {
+    fn found() -> Modules {
+        Modules {
+            apparmor: std::fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|t| t.starts_with(b"Y")),
+            apparmor_own: Path::new("/proc/self/attr/apparmor/exec").exists(),
+            selinux: Path::new("/sys/fs/selinux/enforce").exists(),
+        }
+    }
+}
+
+/// Which labels to set; an error if one is asked for that this kernel does not know. `keyring`: one is to be made.
+fn labels(process: &Process, keyring: bool, modules: impl FnOnce() -> Modules) -> Result<Vec<Label>, Error> {
     let mut labels = Vec::new();
-    if let Some(profile) = process.apparmor_profile.as_ref().filter(|p| !p.is_empty() && *p != "unconfined") {
-        let enabled = std::fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|t| t.starts_with(b"Y"));
-        if !enabled {
+    let profile = process.apparmor_profile.as_ref().filter(|p| !p.is_empty());
+    let label = process.selinux_label.as_ref().filter(|l| !l.is_empty());
+    if profile.is_none() && label.is_none() {
+        return Ok(labels);
+    }
+    let modules = modules();
+    if let Some(profile) = profile {
+        if modules.apparmor {
+            // `unconfined` too must be said: otherwise the profile that this process has would go on.
+            let file = if modules.apparmor_own { "apparmor/exec" } else { "exec" };
+            labels.push(Label { file, value: format!("exec {profile}") });
+        } else if profile != "unconfined" {
             let message =
                 format!("apparmor profile {profile:?} is asked for, but this kernel has apparmor not enabled");
             return Err(Error::Unsupported(message));
         }
-        let own = Path::new("/proc/self/attr/apparmor/exec").exists();
-        labels.push(Label { file: if own { "apparmor/exec" } else { "exec" }, value: format!("exec {profile}") });
     }
-    if let Some(label) = process.selinux_label.as_ref().filter(|l| !l.is_empty()) {
-        if !Path::new("/sys/fs/selinux/enforce").exists() {
+    if let Some(label) = label {
+        if !modules.selinux {
             let message = format!("selinux label {label:?} is asked for, but this kernel has selinux not enabled");
             return Err(Error::Unsupported(message));
         }
-        labels.push(Label { file: "exec", value: label.clone() });
+        // The keyring is the program's, so it has the program's label. Executing resets this one.
+        for file in [Some("exec"), keyring.then_some("keycreate")].into_iter().flatten() {
+            labels.push(Label { file, value: label.clone() });
+        }
     }
     Ok(labels)
 }
@@ -553,6 +662,32 @@ mod tests {
     }
 
     #[test]
+    fn labels_are_of_the_modules_that_there_are() {
+        let process = |apparmor: &str, selinux: &str| Process {
+            apparmor_profile: Some(apparmor.into()),
+            selinux_label: Some(selinux.into()),
+            ..Process::default()
+        };
+        let written = |process, keyring, modules| -> Result<Vec<(&str, String)>, String> {
+            let labels = labels(&process, keyring, || modules).map_err(|e| e.to_string())?;
+            Ok(labels.into_iter().map(|l| (l.file, l.value)).collect())
+        };
+        let none = || Modules { apparmor: false, apparmor_own: false, selinux: false };
+        assert_eq!(written(process("unconfined", ""), true, none()), Ok(vec![]));
+        assert!(written(process("profile", ""), true, none()).is_err_and(|e| e.contains("apparmor")));
+        assert!(written(process("", "a:b:c"), true, none()).is_err_and(|e| e.contains("selinux")));
+        let apparmor = || Modules { apparmor: true, apparmor_own: true, selinux: false };
+        let expected = vec![("apparmor/exec", "exec unconfined".to_owned())];
+        assert_eq!(written(process("unconfined", ""), true, apparmor()), Ok(expected));
+        assert_eq!(written(process("", ""), true, apparmor()), Ok(vec![]));
+        let selinux = || Modules { apparmor: false, apparmor_own: false, selinux: true };
+        let label = || "a:b:c".to_owned();
+        let both = vec![("exec", label()), ("keycreate", label())];
+        assert_eq!(written(process("", "a:b:c"), true, selinux()), Ok(both));
+        assert_eq!(written(process("", "a:b:c"), false, selinux()), Ok(vec![("exec", label())]));
+    }
+
+    #[test]
     fn limits_are_checked() {
         let limit = |kind: &str, soft, hard| runtime::Rlimit { kind: kind.into(), soft, hard };
         assert!(Limits::parse(&[limit("RLIMIT_NOFILE", 5, 4)]).unwrap_err().contains("above hard"));
@@ -565,11 +700,15 @@ mod tests {
 
     #[test]
     fn homes_are_found_by_user_id() {
-        let passwd = "root:x:0:0:root:/root:/bin/sh\nbad\nu:x:7:7::/home/u:/bin/sh\nv:x:8:8:::\n";
-        assert_eq!(
-            (home(passwd, 0), home(passwd, 7), home(passwd, 8), home(passwd, 9)),
-            ("/root", "/home/u", "/", "/")
-        );
+        let passwd = b"root:x:0:0:root:/root:/bin/sh\nbad\nu:x:7:7:\xff:/home/\xfe:/bin/sh\nv:x:8:8:::\n";
+        let homes = [0, 7, 8, 9].map(|uid| home(passwd, uid));
+        assert_eq!(homes, [b"/root".as_slice(), b"/home/\xfe", b"/", b"/"]);
+    }
+
+    #[test]
+    fn the_last_variable_of_a_name_holds() {
+        let env = ["PATH=/a", "X=1", "PATH=/b", "odd", "X"].map(str::to_owned);
+        assert_eq!(unique(&env), ["PATH=/b", "odd", "X"]);
     }
 
     #[test]

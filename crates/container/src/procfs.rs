@@ -3,7 +3,7 @@
 //! (CVE-2019-16884, CVE-2025-52881).
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
@@ -16,9 +16,9 @@ pub(crate) struct Proc {
     fd: OwnedFd,
 }
 
-const PROC_SUPER_MAGIC: u64 = 0x9fa0;
+pub(crate) const PROC_SUPER_MAGIC: u64 = 0x9fa0;
 /// Inode number of procfs's root directory.
-const PROC_ROOT_INO: u64 = 1;
+pub(crate) const PROC_ROOT_INO: u64 = 1;
 
 impl Proc {
     pub(crate) fn open() -> Result<Proc, Error> {
@@ -36,6 +36,12 @@ impl Proc {
     pub(crate) fn open_file(&self, path: &str, flags: OFlags) -> io::Result<OwnedFd> {
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS;
         Ok(rustix::fs::openat2(&self.fd, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve)?)
+    }
+
+    /// Opens what an `O_PATH` descriptor of this process stands for.
+    pub(crate) fn reopen(&self, fd: BorrowedFd<'_>, flags: OFlags) -> io::Result<OwnedFd> {
+        let own = self.open_file("self/fd", OFlags::PATH | OFlags::DIRECTORY)?;
+        Ok(rustix::fs::openat(&own, fd.as_raw_fd().to_string(), flags | OFlags::CLOEXEC, Mode::empty())?)
     }
 
     /// Writes a value in one call, as procfs demands.

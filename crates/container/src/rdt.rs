@@ -58,6 +58,17 @@ impl Plan {
             }
         }
         let schemata = self.group.join("schemata");
+        if self.exists {
+            // It is others' too, so it is taken as it is or not at all.
+            let text = std::fs::read_to_string(&schemata).on_path("read", &schemata)?;
+            return match self.schemata.iter().flat_map(|s| s.lines()).find(|line| !holds(&text, line)) {
+                Some(line) => {
+                    let message = format!("the existing group {} has not {line:?}", self.group.display());
+                    Err(Error::invalid("linux.intelRdt", message))
+                }
+                None => Ok(()),
+            };
+        }
         for line in &self.schemata {
             append(&schemata, line).context(|| format!("write {line:?} to {}", schemata.display()))?;
         }
@@ -65,9 +76,29 @@ impl Plan {
     }
 
     pub(crate) fn add(&self, pid: i32) -> Result<(), Error> {
-        let directory = self.monitoring.as_ref().unwrap_or(&self.group);
-        append(&directory.join("tasks"), &pid.to_string()).on_path("join the resource group", directory)
+        // A monitoring group takes only tasks of the group that it is in.
+        for directory in [Some(&self.group), self.monitoring.as_ref()].into_iter().flatten() {
+            append(&directory.join("tasks"), &pid.to_string()).on_path("join the resource group", directory)?;
+        }
+        Ok(())
     }
+}
+
+/// Whether `schemata` as the kernel writes it has what a line such as `L3:0=ff;1=f` asks for. Numbers are hexadecimal
+/// for caches and decimal for bandwidth; either way leading zeros mean nothing.
+fn holds(schemata: &str, line: &str) -> bool {
+    let parse = |line: &str| -> Option<(String, Vec<(String, String)>)> {
+        let number = |text: &str| match text.trim().trim_start_matches("0x").trim_start_matches('0') {
+            "" => "0".to_owned(),
+            digits => digits.to_ascii_lowercase(),
+        };
+        let (resource, domains) = line.split_once(':')?;
+        let domains = domains.split(';').map(|d| d.split_once('=').map(|(id, value)| (number(id), number(value))));
+        Some((resource.trim().to_owned(), domains.collect::<Option<Vec<_>>>()?))
+    };
+    let Some((resource, wanted)) = parse(line) else { return line.trim().is_empty() };
+    let found = schemata.lines().filter_map(parse).find(|(name, _)| *name == resource);
+    found.is_some_and(|(_, found)| wanted.iter().all(|domain| found.contains(domain)))
 }
 
 fn append(path: &Path, line: &str) -> std::io::Result<()> {
@@ -91,6 +122,36 @@ mod tests {
             let error = plan(&IntelRdt::default(), "x").unwrap_err().to_string();
             assert!(error.contains("resctrl"), "{error}");
         }
+    }
+
+    fn lines(path: &Path) -> String {
+        std::fs::read_to_string(path).unwrap()
+    }
+
+    #[test]
+    fn a_task_joins_the_group_before_its_monitoring_group() {
+        // Ordinary files stand in for the kernel's.
+        let dir = std::env::temp_dir().join(format!("strata-rdt-{}", std::process::id()));
+        let monitoring = dir.join("mon_groups/x");
+        std::fs::create_dir_all(&monitoring).unwrap();
+        let mut plan =
+            Plan { group: dir.clone(), exists: true, monitoring: Some(monitoring.clone()), schemata: vec![] };
+        for (directory, text) in [(&dir, ""), (&monitoring, "")] {
+            std::fs::write(directory.join("tasks"), text).unwrap();
+        }
+        plan.add(42).unwrap();
+        assert_eq!((lines(&dir.join("tasks")), lines(&monitoring.join("tasks"))), ("42\n".into(), "42\n".into()));
+        // An existing group's schema is compared and not written.
+        let text = "    MB:0= 70;1= 70\n    L3:0=0000f;1=fffff\n";
+        std::fs::write(dir.join("schemata"), text).unwrap();
+        plan.schemata = vec!["L3:0=f;1=fffff".into(), "MB:0=70".into()];
+        plan.make().unwrap();
+        plan.schemata = vec!["L3:0=ff".into()];
+        assert!(plan.make().unwrap_err().to_string().contains("L3:0=ff"));
+        plan.schemata = vec!["L2:0=f".into()];
+        assert!(plan.make().is_err());
+        assert_eq!(lines(&dir.join("schemata")), text);
+        std::fs::remove_dir_all(&dir).unwrap();
     }
 
     #[test]

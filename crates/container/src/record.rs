@@ -357,19 +357,21 @@ fn write_file(dir: BorrowedFd<'_>, name: &str, text: &[u8]) -> std::io::Result<(
     std::fs::File::from(fd).write_all(text)
 }
 
-/// Writes a process id where the caller wants it, atomically.
+/// Writes a process id where the caller wants it, atomically. The temporary file is new: in a directory that others
+/// write to as well, a link of its name must not be followed.
 pub(crate) fn write_pid_file(path: &Path, pid: i32) -> Result<(), Error> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let hidden = path.with_file_name(format!(".{name}.{pid}"));
     let write = || {
-        let mut options = std::fs::OpenOptions::new();
-        options
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o644)
-            .open(&hidden)?
-            .write_all(pid.to_string().as_bytes())?;
+        let open = || std::fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(&hidden);
+        let mut file = match open() {
+            // What a runtime that was killed left, or a trap.
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+                std::fs::remove_file(&hidden).and_then(|()| open())
+            }
+            other => other,
+        }?;
+        file.write_all(pid.to_string().as_bytes())?;
         std::fs::rename(&hidden, path)
     };
     write().on_path("write the process id to", path)
@@ -439,6 +441,19 @@ mod tests {
         locked.remove().unwrap();
         assert_eq!(std::fs::read_dir(&root).unwrap().count(), 0);
         std::fs::remove_dir_all(&root).unwrap();
+    }
+
+    #[test]
+    fn a_pid_file_is_not_written_through_a_link() {
+        let dir = std::env::temp_dir().join(format!("strata-pidfile-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join("victim"), "precious").unwrap();
+        std::os::unix::fs::symlink("victim", dir.join(".pid.7")).unwrap();
+        write_pid_file(&dir.join("pid"), 7).unwrap();
+        assert_eq!(std::fs::read_to_string(dir.join("victim")).unwrap(), "precious");
+        assert!(dir.join("pid").symlink_metadata().unwrap().is_file());
+        assert_eq!(std::fs::read_to_string(dir.join("pid")).unwrap(), "7");
+        std::fs::remove_dir_all(&dir).unwrap();
     }
 
     #[test]

@@ -28,19 +28,23 @@ pub(crate) enum Entrance {
     Pivot,
     /// `MS_MOVE` and `chroot(2)`, for an initial ramdisk, whose root cannot be pivoted away from.
     Move,
-    /// `chroot(2)`, for a container without a mount namespace.
+    /// `chroot(2)`, for a container without a mount namespace or in somebody's, whose root is not to be taken away.
     Chroot,
 }
 
 const READ_ONLY: Attributes = Attributes { set: libc::MOUNT_ATTR_RDONLY, clear: 0 };
+const MASK: Attributes =
+    Attributes { set: libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC, clear: 0 };
 
 impl Rootfs {
     /// Cuts the namespace off from the host's mount events and makes the root a mount. `tree` is the root, if the
-    /// parent had to open it.
+    /// parent had to open it. `entrance` into a namespace that is not the host's by `chroot(2)` means that it is
+    /// somebody's: what is there stays as it is, and the mounts made here remain below `path` as long as it lives.
     pub(crate) fn open(
         path: &Path,
         linux: &Linux,
         own_namespace: bool,
+        entrance: Entrance,
         tree: Option<OwnedFd>,
     ) -> Result<Rootfs, Error> {
         if !own_namespace {
@@ -48,18 +52,34 @@ impl Rootfs {
             let root = Root::new(fd.on_path("open the root file system", path)?);
             return Ok(Rootfs { root, path: path.to_owned(), own_namespace });
         }
+        let joined = entrance == Entrance::Chroot;
         let configured = linux.rootfs_propagation.as_deref().and_then(mount_options::propagation);
-        // As runc does: without a wish the host's mounts go on to appear in what the container shares of it, and
-        // nothing comes back.
-        let propagation = configured.unwrap_or(Propagation::DOWNSTREAM | Propagation::REC);
-        rustix::mount::mount_change("/", propagation).context(|| "set the propagation of /".into())?;
-        if propagation.contains(Propagation::SHARED) {
+        let propagation = match configured {
+            // What is unbindable cannot be cloned below; it becomes that when it is entered.
+            Some(wish) if wish.contains(Propagation::UNBINDABLE) => Propagation::PRIVATE | Propagation::REC,
+            Some(wish) => wish,
+            // As runc does: without a wish the host's mounts go on to appear in what the container shares of it, and
+            // nothing comes back.
+            None => Propagation::DOWNSTREAM | Propagation::REC,
+        };
+        if !joined {
+            rustix::mount::mount_change("/", propagation).context(|| "set the propagation of /".into())?;
+        }
+        if joined || propagation.contains(Propagation::SHARED) {
             parent_private(path)?;
         }
+        let theirs = joined || tree.is_some();
         let tree = match tree {
             Some(tree) => tree,
             None => mounts::clone_tree(path, true).on_path("bind the root file system", path)?,
         };
+        if theirs {
+            // It is not of what has just been cut off: what is mounted on it would appear there as well.
+            let private = propagation.contains(Propagation::PRIVATE);
+            let cut = if private { Propagation::PRIVATE } else { Propagation::DOWNSTREAM };
+            mounts::set_propagation(tree.as_fd(), cut | Propagation::REC)
+                .on_path("cut off the root file system", path)?;
+        }
         let target = rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .on_path("open the root file system", path)?;
         mounts::attach(tree.as_fd(), target.as_fd()).on_path("mount the root file system", path)?;
@@ -84,7 +104,7 @@ impl Rootfs {
             late.extend(mounts::make(around, mount, tree)?);
         }
         if own_dev {
-            devices::make_all(around.root, &linux.devices, around.user_namespace)?;
+            devices::make_all(around.root, &linux.devices, &spec.mounts, around.user_namespace)?;
         }
         Ok(late)
     }
@@ -117,15 +137,15 @@ impl Rootfs {
             other => other?,
         };
         let copy = mounts::clone_tree_of(target.as_fd(), true)?;
-        mounts::set_attributes(copy.as_fd(), false, READ_ONLY)?;
+        mounts::set_attributes(copy.as_fd(), true, READ_ONLY)?;
         mounts::attach(copy.as_fd(), target.as_fd())
     }
 
     /// A masked file reads as the null device, a masked directory as an empty one. The null device is the host's, known
-    /// to be it: the container's might have been replaced (CVE-2025-31133).
+    /// to be it: the container's might have been replaced (CVE-2025-31133). What is mounted is read-only, so that the
+    /// host's node keeps its mode, owner and times; a device can be written nevertheless.
     fn mask(&self, paths: &[String]) -> Result<(), Error> {
-        let mut null = None;
-        let mut empty: Option<OwnedFd> = None;
+        let (mut null, mut empty): (Option<OwnedFd>, Option<OwnedFd>) = (None, None);
         for path in paths {
             let path = Path::new(path);
             let target = match self.root.resolve(path) {
@@ -134,23 +154,23 @@ impl Rootfs {
                 }
                 other => other.on_path("mask", path)?,
             };
-            let mount = if !paths::is_dir(&target).on_path("mask", path)? {
-                let null = match &null {
-                    Some(null) => null,
-                    None => null.insert(null_device()?),
-                };
-                mounts::clone_tree_of(null.as_fd(), false).on_path("mask", path)?
-            } else if let Some(empty) = &empty {
-                mounts::clone_tree_of(empty.as_fd(), false).on_path("mask", path)?
-            } else {
-                let options = Options { attributes: READ_ONLY, ..Options::default() };
-                mounts::new_file_system("tmpfs", Path::new("tmpfs"), &options).on_path("mask", path)?
+            // All masked files show one mount's copies, so do all directories. Any kernel can copy an attached mount.
+            let is_dir = paths::is_dir(&target).on_path("mask", path)?;
+            let shown = if is_dir { &mut empty } else { &mut null };
+            let mount = match shown {
+                Some(first) => mounts::clone_tree_of(first.as_fd(), false).on_path("mask", path)?,
+                None if is_dir => {
+                    let options = Options { attributes: MASK, ..Options::default() };
+                    mounts::new_file_system("tmpfs", Path::new("tmpfs"), &options).on_path("mask", path)?
+                }
+                None => {
+                    let copy = mounts::clone_tree_of(null_device()?.as_fd(), false).on_path("mask", path)?;
+                    mounts::set_attributes(copy.as_fd(), false, MASK).on_path("mask", path)?;
+                    copy
+                }
             };
             mounts::attach(mount.as_fd(), target.as_fd()).on_path("mask", path)?;
-            // All masked directories show one empty file system; an attached mount can be copied by any kernel.
-            if empty.is_none() && paths::is_dir(&mount).on_path("mask", path)? {
-                empty = Some(mount);
-            }
+            shown.get_or_insert(mount);
         }
         Ok(())
     }

@@ -59,6 +59,17 @@ pub struct RunOptions<'a> {
     pub keep: bool,
     /// Called once the program runs.
     pub started: Option<&'a dyn Fn()>,
+    /// Called with everything that the user should know, when it happens.
+    pub notes: Option<&'a dyn Fn(Note)>,
+}
+
+/// Something that the user should know and that ends nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Note {
+    /// Something asked for was ignored, or failed, as the specification allows or demands.
+    Warning(String),
+    /// For those who look into a problem.
+    Debug(String),
 }
 
 /// What [`Container::exec`] starts, and how.
@@ -77,8 +88,9 @@ pub struct ExecOptions {
     pub pidfd_socket: Option<PathBuf>,
     /// How many descriptors from 3 on the program inherits.
     pub preserve_fds: u32,
-    /// Cgroup below the container's, such as `/child`.
-    pub cgroup: Option<PathBuf>,
+    /// Cgroups below the container's, each `[CONTROLLER[,CONTROLLER…]:]PATH`, such as `child` for all hierarchies or
+    /// `cpu,cpuacct:child` for those of these controllers. Of several for one hierarchy the last holds.
+    pub cgroup: Vec<String>,
     /// Allow it in a paused container: the process waits until it is resumed.
     pub ignore_paused: bool,
 }
@@ -102,6 +114,8 @@ pub struct GcReport {
     pub removed: Vec<String>,
     /// Ids that could not be removed, and why.
     pub failed: Vec<(String, String)>,
+    /// poststop hooks that failed, in words.
+    pub warnings: Vec<String>,
 }
 
 /// One container of a [`Runtime`].
@@ -148,11 +162,21 @@ impl Runtime {
         let ephemeral = !run.detach && !run.keep;
         let mode = Mode::Run { ephemeral, terminal: !run.detach };
         let Made { mut record, dir, spec, pidfd, master } = create::make(&self.root, id, bundle, options, mode)?;
-        let poststart = hooks::of(&spec, "poststart");
-        if !poststart.is_empty() {
-            let state = create::state_of(&record, Status::Running, Some(record.pid));
-            record.warnings.extend(hooks::run_all("poststart", poststart, &state));
-            dir.write(&record)?;
+        let warn = |text: String| run.notes.iter().for_each(|note| note(Note::Warning(text.clone())));
+        record.warnings.iter().cloned().for_each(warn);
+        match poststart(&record, &spec) {
+            Ok(failures) if failures.is_empty() => {}
+            Ok(failures) => {
+                failures.iter().cloned().for_each(warn);
+                record.warnings.extend(failures);
+                dir.write(&record)?;
+            }
+            Err(failure) => {
+                end(&record)?;
+                console::exit_code(pidfd.as_fd())?;
+                remove(dir, &record, &spec)?.into_iter().for_each(warn);
+                return Err(failure);
+            }
         }
         // Others may pause, update or delete it from now on.
         drop(dir);
@@ -163,7 +187,7 @@ impl Runtime {
         let code = console::accompany(pidfd.as_fd(), &signals, master)?;
         if ephemeral {
             match Locked::lock(&self.root, id) {
-                Ok(dir) => remove(dir, &record, &spec)?,
+                Ok(dir) => remove(dir, &record, &spec)?.into_iter().for_each(warn),
                 // `delete --force` was faster.
                 Err(Error::NotFound(_)) => {}
                 Err(e) => return Err(e),
@@ -181,12 +205,12 @@ impl Runtime {
         }
     }
 
-    /// OCI `delete`. With `force` a living container is killed first, a missing one is fine, and a damaged record goes.
-    pub fn delete(&self, id: &str, force: bool) -> Result<(), Error> {
+    /// OCI `delete`, see [`Container::delete`]. With `force` a missing one is fine, too, and a damaged record goes.
+    pub fn delete(&self, id: &str, force: bool) -> Result<Vec<String>, Error> {
         match self.get(id) {
             Ok(mut container) => container.delete(force),
-            Err(Error::NotFound(_)) if force => Ok(()),
-            Err(Error::Record { .. }) if force => Locked::lock(&self.root, id)?.remove(),
+            Err(Error::NotFound(_)) if force => Ok(Vec::new()),
+            Err(Error::Record { .. }) if force => Locked::lock(&self.root, id)?.remove().map(|()| Vec::new()),
             Err(e) => Err(e),
         }
     }
@@ -216,8 +240,11 @@ impl Runtime {
         let mut report = GcReport::default();
         for id in self.ids()? {
             match self.collect(&id) {
-                Ok(true) => report.removed.push(id),
-                Ok(false) | Err(Error::NotFound(_)) => {}
+                Ok(Some(warnings)) => {
+                    report.removed.push(id);
+                    report.warnings.extend(warnings);
+                }
+                Ok(None) | Err(Error::NotFound(_)) => {}
                 Err(e) => report.failed.push((id, e.to_string())),
             }
         }
@@ -236,22 +263,22 @@ impl Runtime {
         Ok(report)
     }
 
-    fn collect(&self, id: &str) -> Result<bool, Error> {
+    /// The warnings, if it was garbage.
+    fn collect(&self, id: &str) -> Result<Option<Vec<String>>, Error> {
         if !self.root.join(id).is_dir() {
-            return Ok(false);
+            return Ok(None);
         }
         // Somebody is at work on it.
-        let Some(dir) = Locked::try_lock(&self.root, id)? else { return Ok(false) };
+        let Some(dir) = Locked::try_lock(&self.root, id)? else { return Ok(None) };
         // Records appear and disappear in one step, so a directory without one is not a container's, and not garbage.
-        let Some(record) = Record::read(dir.path())? else { return Ok(false) };
+        let Some(record) = Record::read(dir.path())? else { return Ok(None) };
         let abandoned = record.phase == Phase::Creating || (record.ephemeral && !record.alive());
         if !abandoned {
-            return Ok(false);
+            return Ok(None);
         }
         let spec = record::read_config(dir.path()).unwrap_or_default();
         end(&record)?;
-        remove(dir, &record, &spec)?;
-        Ok(true)
+        remove(dir, &record, &spec).map(Some)
     }
 }
 
@@ -284,8 +311,24 @@ fn end(record: &Record) -> Result<(), Error> {
     Ok(())
 }
 
+/// The hooks after the start. A failure is a warning for documents of the specification up to 1.1; since 1.2 it is an
+/// error, on which the container is to be stopped and removed (`runtime.md`, "Lifecycle", step 9).
+fn poststart(record: &Record, spec: &Spec) -> Result<Vec<String>, Error> {
+    let programs = hooks::of(spec, "poststart");
+    if programs.is_empty() {
+        return Ok(Vec::new());
+    }
+    let state = create::state_of(record, Status::Running, Some(record.pid));
+    let mut version = record.oci_version.split('.').map(|number| number.parse::<u32>().unwrap_or(0));
+    if (version.next(), version.next()) >= (Some(1), Some(2)) {
+        return hooks::run("poststart", programs, &state).map(|()| Vec::new());
+    }
+    Ok(hooks::run_all("poststart", programs, &state))
+}
+
 /// Removes everything of a container whose first process has ended. Each step can be repeated, and the record goes last.
-fn remove(dir: Locked, record: &Record, spec: &Spec) -> Result<(), Error> {
+/// Failures of poststop hooks are nobody's to act on; they are returned for the log.
+fn remove(dir: Locked, record: &Record, spec: &Spec) -> Result<Vec<String>, Error> {
     inject::at("parent-killed");
     if let Some(cgroup) = &record.cgroup {
         // Without a namespace of process ids its other processes live on after the first. Without a first process this
@@ -299,12 +342,8 @@ fn remove(dir: Locked, record: &Record, spec: &Spec) -> Result<(), Error> {
     inject::at("parent-cgroup-removed");
     dir.remove()?;
     inject::at("parent-record-removed");
-    // Failures of these are nobody's to act on: the specification says to log and go on, and there is no log.
     let poststop = hooks::of(spec, "poststop");
-    if !poststop.is_empty() {
-        hooks::run_all("poststop", poststop, &create::state_of(record, Status::Stopped, None));
-    }
-    Ok(())
+    Ok(hooks::run_all("poststop", poststop, &create::state_of(record, Status::Stopped, None)))
 }
 
 impl Container {
@@ -397,8 +436,10 @@ impl Container {
         Ok(dir)
     }
 
-    /// OCI `start`: runs the waiting program. An error says why it could not be executed; the container is stopped then.
-    pub fn start(&mut self) -> Result<(), Error> {
+    /// OCI `start`: runs the waiting program. An error says why it could not be executed; the container is stopped then. If
+    /// it is the failure of a poststart hook, which for documents of 1.2 and later is an error, the container is deleted.
+    /// Returns warnings, in words.
+    pub fn start(&mut self) -> Result<Vec<String>, Error> {
         let dir = self.lock()?;
         if self.record.phase == Phase::Creating || !self.record.alive() {
             return self.refuse("start", "created");
@@ -427,13 +468,20 @@ impl Container {
         dir.forget_socket();
         inject::at("parent-started");
         let spec = self.spec()?;
-        let poststart = hooks::of(&spec, "poststart");
-        if !poststart.is_empty() {
-            let state = create::state_of(&self.record, Status::Running, Some(self.record.pid));
-            self.record.warnings.extend(hooks::run_all("poststart", poststart, &state));
-            dir.write(&self.record)?;
+        match poststart(&self.record, &spec) {
+            Ok(failures) => {
+                if !failures.is_empty() {
+                    self.record.warnings.extend(failures.iter().cloned());
+                    dir.write(&self.record)?;
+                }
+                Ok(failures)
+            }
+            Err(failure) => {
+                end(&self.record)?;
+                self.record.warnings.extend(remove(dir, &self.record, &spec)?);
+                Err(failure)
+            }
         }
-        Ok(())
     }
 
     /// OCI `kill`: `signal` to the first process, or to all. [`crate::signal_from_name`] reads names.
@@ -442,14 +490,14 @@ impl Container {
             // What the first process left behind in a shared process-id namespace.
             let left = all && self.record.cgroup.as_ref().is_some_and(|c| c.pids().is_ok_and(|p| !p.is_empty()));
             if !left {
-                return self.refuse("kill", "created, running or paused");
+                return Err(Error::NotRunning(self.record.id.clone()));
             }
         }
         let signalled = match (&self.record.cgroup, all) {
             (Some(cgroup), true) => return cgroup.kill_all(signal).map_err(|e| Error::Cgroup(e.to_string())),
             _ => create::open_pidfd(self.record.pid).and_then(|pidfd| {
                 if !self.record.alive() {
-                    return self.refuse("kill", "created, running or paused");
+                    return Err(Error::NotRunning(self.record.id.clone()));
                 }
                 sys::pidfd_send_signal(pidfd.as_fd(), signal)
                     .context(|| format!("send signal {signal} to process {}", self.record.pid))
@@ -466,10 +514,14 @@ impl Container {
         Ok(())
     }
 
-    /// OCI `delete`. With `force` a living container is killed first, and a missing one is fine.
-    pub fn delete(&mut self, force: bool) -> Result<(), Error> {
+    /// OCI `delete`. With `force` a living container is killed first, and a missing one is fine. Returns warnings, in words:
+    /// the poststop hooks that failed.
+    ///
+    /// A deviation from the specification: a created container, which is not stopped, is deleted without `force`, too.
+    /// Podman and containerd delete what they created and did not start that way, as runc lets them.
+    pub fn delete(&mut self, force: bool) -> Result<Vec<String>, Error> {
         let dir = match self.lock() {
-            Err(Error::NotFound(_)) if force => return Ok(()),
+            Err(Error::NotFound(_)) if force => return Ok(Vec::new()),
             other => other?,
         };
         // Nobody holds the lock, so a record that says `creating` was abandoned.
@@ -498,9 +550,9 @@ impl Container {
         Ok(ended.context(|| "wait for the container's end".into())? > 0)
     }
 
-    /// Starts another process in it.
-    pub fn exec(&self, options: &ExecOptions) -> Result<ExecOutcome, Error> {
-        exec::exec(&self.record, &self.dir(), self.status(), options)
+    /// Starts another process in it. `notes` is called with everything that the user should know, when it happens.
+    pub fn exec(&self, options: &ExecOptions, notes: &dyn Fn(Note)) -> Result<ExecOutcome, Error> {
+        exec::exec(&self.record, &self.dir(), self.status(), options, notes)
     }
 
     fn with_cgroup<T>(

@@ -1,6 +1,7 @@
 //! What parent and child say to each other while a container is made: packets on one socket pair, a tag byte and a
 //! payload. The end of the stream means that the child has executed the program, or died.
 
+use std::convert::Infallible;
 use std::io;
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -138,6 +139,18 @@ pub(crate) fn send_error(socket: impl AsFd, error: &Error) {
     let mut payload = vec![kind];
     payload.extend_from_slice(error.to_string().as_bytes());
     let _ = send(socket, Tag::Error, &payload);
+}
+
+/// Tells the other side how the child's life ended, if not by executing the program.
+pub(crate) fn send_last_words(socket: impl AsFd, ended: std::thread::Result<Result<Infallible, Error>>) {
+    match ended {
+        Ok(Ok(never)) => match never {},
+        Ok(Err(error)) => send_error(socket, &error),
+        Err(panic) => {
+            let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned()).or_else(|| panic.downcast_ref().cloned());
+            send_error(socket, &Error::Setup(format!("a fault of the runtime: {}", text.unwrap_or_default())));
+        }
+    }
 }
 
 /// The failure that [`send_error`] wrote.

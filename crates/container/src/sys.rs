@@ -130,13 +130,31 @@ pub(crate) fn close_on_exec_from(first: u32) -> io::Result<()> {
     check(result).map(drop)
 }
 
+/// In a forked child that never returns: closes every descriptor from `first` on but those `kept`, whatever values still
+/// name the others.
+pub(crate) fn close_from(first: RawFd, kept: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut kept: Vec<RawFd> = kept.iter().map(AsRawFd::as_raw_fd).filter(|fd| *fd >= first).collect();
+    kept.sort_unstable();
+    let mut next = first;
+    // After the last one kept everything goes.
+    for (kept, after) in kept.iter().map(|fd| (*fd as u32, fd + 1)).chain([(u32::MAX, 0)]) {
+        if kept > next as u32 {
+            let last = if kept == u32::MAX { kept } else { kept - 1 };
+            // SAFETY: no pointers; the child ends or executes without using or dropping what is closed here.
+            check(unsafe { libc::syscall(libc::SYS_close_range, next, last, 0) })?;
+        }
+        next = after;
+    }
+    Ok(())
+}
+
 /// Replaces descriptor `number` (0, 1 or 2) by a copy of `fd`.
 pub(crate) fn dup_to(fd: BorrowedFd<'_>, number: RawFd) -> io::Result<()> {
     // SAFETY: no pointers; standard streams are not owned by any value here.
     check(unsafe { libc::dup2(fd.as_raw_fd(), number) } as _).map(drop)
 }
 
-/// Clears or sets close-on-exec of a descriptor that is known by its number only.
+/// Clears close-on-exec of a descriptor that is known by its number only.
 pub(crate) fn keep_on_exec(number: RawFd) -> io::Result<()> {
     // SAFETY: no pointers.
     check(unsafe { libc::fcntl(number, libc::F_SETFD, 0) } as _).map(drop)
@@ -145,6 +163,16 @@ pub(crate) fn keep_on_exec(number: RawFd) -> io::Result<()> {
 pub(crate) fn prctl(option: c_int, a: u64, b: u64) -> io::Result<i64> {
     // SAFETY: used only with options whose arguments are numbers.
     check(unsafe { libc::prctl(option, a, b, 0u64, 0u64) } as _)
+}
+
+/// Takes the loopback interface of a network namespace up. `socket`: any socket made in it.
+pub(crate) fn loopback_up(socket: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: `ifreq` is plain data, for which zeros are valid.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    request.ifr_name[..2].copy_from_slice(&[b'l' as c_char, b'o' as c_char]);
+    request.ifr_ifru.ifru_flags = libc::IFF_UP as _;
+    // SAFETY: the kernel reads one `ifreq`.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) } as _).map(drop)
 }
 
 #[repr(C)]
@@ -254,13 +282,27 @@ fn empty_set() -> libc::sigset_t {
     }
 }
 
-/// Default dispositions and an empty mask, as a program expects them: the Rust runtime ignores SIGPIPE.
-pub(crate) fn reset_signals() {
+/// An empty signal mask, as a program expects it.
+pub(crate) fn unblock_signals() {
     let set = empty_set();
-    // SAFETY: the set is valid; SIG_DFL is a valid disposition.
-    unsafe {
-        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
-        libc::sigprocmask(libc::SIG_SETMASK, &raw const set, ptr::null_mut());
+    // SAFETY: the set is valid.
+    unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const set, ptr::null_mut()) };
+}
+
+/// The bit of a signal in a mask such as `SigIgn` of `/proc/PID/status`.
+pub(crate) const fn signal_bit(signal: i32) -> u64 {
+    1 << (signal - 1)
+}
+
+/// Default dispositions of these signals, see [`signal_bit`].
+pub(crate) fn default_signals(mask: u64) {
+    // The kernel's own form, `struct sigaction` of all zeros: SIG_DFL, no flags, an empty mask. The C library refuses the
+    // signals that it keeps for itself.
+    let default = [0u64; 4];
+    for signal in (1..=64).filter(|n| mask & signal_bit(*n) != 0) {
+        let none = ptr::null_mut::<u64>();
+        // SAFETY: the kernel reads one structure of at most this size; of KILL and STOP it refuses the change.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), none, size_of::<u64>()) };
     }
 }
 

@@ -60,6 +60,8 @@ impl FromStr for Reference {
         let name = ["docker.io/library/", "index.docker.io/library/"]
             .iter()
             .find_map(|prefix| name.strip_prefix(prefix))
+            // The library has no directories; and what is left must not shrink again when it is read again.
+            .filter(|rest| !rest.contains('/'))
             .unwrap_or(name);
         if name.is_empty() {
             return Err(bad("the name is empty"));
@@ -133,6 +135,14 @@ impl fmt::Display for Reference {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reference_read_again_is_the_same() {
+        for text in ["docker.io/library/docker.io/library/x", "docker.io/library/x", "index.docker.io/library/a/b:c"] {
+            let reference: Reference = text.parse().unwrap();
+            assert_eq!(reference.to_string().parse::<Reference>().unwrap(), reference, "{text}");
+        }
+    }
 
     #[test]
     fn reference_normalises_only_tag_and_hub_prefix() {

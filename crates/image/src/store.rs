@@ -319,9 +319,20 @@ impl Store {
 
     // ---- blobs
 
-    /// Whether the blob is there with this many bytes.
+    /// Whether the blob is there, undamaged: an import repairs what has changed on the disk.
     pub(crate) fn has_blob(&self, digest: &Digest, size: u64) -> bool {
-        fs::symlink_metadata(self.blob_path(digest)).is_ok_and(|meta| meta.is_file() && meta.len() == size)
+        let Ok(mut file) = File::open(self.blob_path(digest)) else { return false };
+        if !file.metadata().is_ok_and(|meta| meta.is_file() && meta.len() == size) {
+            return false;
+        }
+        let (mut hasher, mut buffer) = (sha2::Sha256::new(), vec![0; COPY]);
+        loop {
+            match file.read(&mut buffer) {
+                Ok(0) => return Digest::from(hasher) == *digest,
+                Ok(count) => hasher.update(&buffer[..count]),
+                Err(_) => return false,
+            }
+        }
     }
 
     /// Opens a blob whose content is checked by the reader.
@@ -407,10 +418,11 @@ impl Store {
         Ok(staged)
     }
 
-    /// Makes a staged file a blob.
+    /// Makes a staged file a blob, in place of a damaged one if need be. Doing it twice is fine.
     pub(crate) fn adopt(&self, staged: &Staged) -> Result<(), Error> {
         let path = self.blob_path(&staged.digest);
-        if self.has_blob(&staged.digest, staged.size) {
+        // Two images of one archive may share it.
+        if !staged.path.exists() {
             return Ok(());
         }
         // The name must not become durable before the content.

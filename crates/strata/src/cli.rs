@@ -5,16 +5,23 @@
 //! the same containers.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+use crate::context::Context;
+use crate::failure::Failure;
 use crate::verbs;
 
 /// Run any Linux workload behind the isolation boundary you choose, and see what each boundary costs.
 #[derive(Debug, Parser)]
-#[command(name = "strata", version = version(), propagate_version = false, max_term_width = 110)]
+#[command(name = "strata", version = version(), disable_version_flag = true, max_term_width = 110)]
 #[command(after_help = "`strata VERB --help` explains a verb. Start with `strata doctor` and `strata compare`.")]
 pub struct Cli {
+    /// Print the version
+    #[arg(short = 'v', short_alias = 'V', long, action = clap::ArgAction::Version)]
+    version: Option<bool>,
     /// Options of every verb.
     #[command(flatten)]
     pub global: Global,
@@ -76,61 +83,130 @@ pub enum LogFormat {
     Json,
 }
 
-/// Every verb; each has a file in `verbs/`.
-#[derive(Debug, Subcommand)]
-pub enum Verb {
+/// Declares the verbs. What clap's derive would make of an enum, but for one thing: the options of a verb are described
+/// only when that verb is used. Describing all of them costs a millisecond, which is a fifth of starting a container.
+macro_rules! verbs {
+    ($($(#[doc = $about:literal])+ $(#[$hide:ident])? $name:literal $variant:ident($type:ty),)+) => {
+        /// Every verb; each has a file in `verbs/`.
+        #[derive(Debug)]
+        pub enum Verb {
+            $($(#[doc = $about])+ $variant(Box<$type>),)+
+        }
+
+        impl Verb {
+            /// Does it.
+            pub fn execute(self, context: &Context) -> Result<ExitCode, Failure> {
+                match self {
+                    $(Verb::$variant(verb) => verb.execute(context),)+
+                }
+            }
+        }
+
+        impl FromArgMatches for Verb {
+            fn from_arg_matches(matches: &ArgMatches) -> Result<Verb, clap::Error> {
+                match matches.subcommand() {
+                    $(Some(($name, matches)) => Ok(Verb::$variant(Box::new(FromArgMatches::from_arg_matches(matches)?))),)+
+                    _ => Err(clap::Error::new(ErrorKind::MissingSubcommand)),
+                }
+            }
+
+            fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+                *self = Verb::from_arg_matches(matches)?;
+                Ok(())
+            }
+        }
+
+        impl Subcommand for Verb {
+            fn augment_subcommands(command: Command) -> Command {
+                command
+                    .subcommand_required(true)
+                    .arg_required_else_help(true)
+                    $(.subcommand(
+                        Command::new($name)
+                            .about(concat!($($about),+).trim_start())
+                            .hide(verbs!(@hidden $($hide)?))
+                            .defer(<$type as Describe>::describe),
+                    ))+
+            }
+
+            fn augment_subcommands_for_update(command: Command) -> Command {
+                Verb::augment_subcommands(command)
+            }
+
+            fn has_subcommand(name: &str) -> bool {
+                [$($name),+].contains(&name)
+            }
+        }
+    };
+    (@hidden) => { false };
+    (@hidden hidden) => { true };
+}
+
+/// Adds a verb's options, or its own verbs, to its command.
+trait Describe {
+    fn describe(command: Command) -> Command;
+}
+
+impl<T: Args> Describe for T {
+    fn describe(command: Command) -> Command {
+        // The options' own documentation does not speak to users.
+        let about = command.get_about().cloned().unwrap_or_default();
+        T::augment_args(command).about(about).long_about(None)
+    }
+}
+
+verbs! {
     /// Run a command in a new instance of an image, a directory or an OCI bundle
-    Run(Box<verbs::run::Run>),
+    "run" Run(verbs::run::Run),
     /// List instances, or the processes of one
-    Ps(verbs::ps::Ps),
+    "ps" Ps(verbs::ps::Ps),
     /// Run a further command in an instance
-    Exec(Box<verbs::exec::Exec>),
+    "exec" Exec(verbs::exec::Exec),
     /// Send a signal to an instance
-    Kill(verbs::kill::Kill),
+    "kill" Kill(verbs::kill::Kill),
     /// Remove instances and what they hold on disk
-    Rm(verbs::rm::Rm),
+    "rm" Rm(verbs::rm::Rm),
     /// Show everything known of instances or images, as JSON
-    Inspect(verbs::inspect::Inspect),
+    "inspect" Inspect(verbs::inspect::Inspect),
     /// Show what instances use: CPU, memory, processes, block I/O
-    Stats(verbs::stats::Stats),
+    "stats" Stats(verbs::stats::Stats),
     /// Freeze an instance's processes
-    Pause(verbs::pause::Pause),
+    "pause" Pause(verbs::pause::Pause),
     /// Let a frozen instance go on
-    Resume(verbs::pause::Resume),
+    "resume" Resume(verbs::pause::Resume),
     /// Change limits of a running instance
-    Update(Box<verbs::update::Update>),
+    "update" Update(verbs::update::Update),
     /// Import, export, build and list images
-    #[command(subcommand)]
-    Image(verbs::image::Image),
+    "image" Image(verbs::image::Image),
     /// Measure the same workload behind every boundary of this host
-    Compare(Box<verbs::compare::Compare>),
+    "compare" Compare(verbs::compare::Compare),
     /// Say which boundaries this host offers, and why not the others
-    Doctor(verbs::doctor::Doctor),
+    "doctor" Doctor(verbs::doctor::Doctor),
     /// Remove what killed processes left behind
-    Gc(verbs::gc::Gc),
+    "gc" Gc(verbs::gc::Gc),
     /// Create a container from an OCI bundle; `start` then runs its program
-    Create(verbs::create::Create),
+    "create" Create(verbs::create::Create),
     /// Start a created container's program
-    Start(verbs::start::Start),
+    "start" Start(verbs::start::Start),
     /// Print a container's OCI state
-    State(verbs::state::State),
+    "state" State(verbs::state::State),
     /// Delete a container; it must have stopped
-    Delete(verbs::delete::Delete),
+    "delete" Delete(verbs::delete::Delete),
     /// List containers
-    List(verbs::list::List),
+    "list" List(verbs::list::List),
     /// Print a container's statistics and out-of-memory events as they come
-    Events(verbs::events::Events),
+    "events" Events(verbs::events::Events),
     /// Print what this runtime supports, as the OCI features document
-    Features(verbs::features::Features),
+    "features" Features(verbs::features::Features),
     /// Write a sample config.json into a bundle
-    Spec(verbs::spec::Spec),
+    "spec" Spec(verbs::spec::Spec),
     /// Print a shell's completion script
-    Completions(verbs::manual::Completions),
+    "completions" Completions(verbs::manual::Completions),
     /// Write the manual pages
-    Manual(verbs::manual::Manual),
+    "manual" Manual(verbs::manual::Manual),
     /// The process behind an instance in the background
-    #[command(hide = true)]
-    Supervise(verbs::supervise::Supervise),
+    #[hidden]
+    "supervise" Supervise(verbs::supervise::Supervise),
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{IsTerminal, Write};
 
+use strata_container::Note;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -56,6 +57,14 @@ impl Log {
             if self.file.is_none() {
                 tell(&format!("strata: {text}\n"));
             }
+        }
+    }
+
+    /// What the container runtime has to say.
+    pub fn note(&self, note: Note) {
+        match note {
+            Note::Warning(text) => self.warning(&text),
+            Note::Debug(text) => self.debug(&text),
         }
     }
 

@@ -37,7 +37,7 @@ impl Docker {
             format!("--cgroup-parent=/{}", scratch.tag()),
         ];
         let fixed = ["--default-runtime=strata", "--bridge=none", "--iptables=false", "--ip6tables=false"];
-        let mut command = Command::new("dockerd");
+        let mut command = Command::new(common::which("dockerd").expect("required by the test"));
         command.args(&arguments).args(fixed).args(["--exec-opt", "native.cgroupdriver=cgroupfs"]);
         let mut daemon = spawn(command.env("HOME", scratch.path()).stdin(Stdio::null()));
         wait_until("the docker daemon answers", || {

@@ -471,7 +471,10 @@ fn events_report_statistics_in_the_known_shape() {
     assert_eq!(number("/pids/limit"), 32);
     assert_eq!(number("/memory/usage/limit"), 64 << 20);
     assert!((100_000..64 << 20).contains(&number("/memory/usage/usage")), "{event:#}");
-    assert!(number("/memory/usage/max") > 0);
+    if leftovers::hierarchies().iter().any(|h| h.ends_with("memory")) {
+        // Version 2 has no such counter before Linux 5.19.
+        assert!(number("/memory/usage/max") > 0);
+    }
     // Nanoseconds: a loop of twenty thousand turns is more than a millisecond and less than a minute.
     assert!((1_000_000..60_000_000_000).contains(&number("/cpu/usage/total")), "{event:#}");
     assert!(data["memory"]["raw"].is_object() && data["cpu"]["throttling"].is_object(), "{event:#}");

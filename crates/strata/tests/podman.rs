@@ -361,6 +361,8 @@ fn privileges_are_cut_and_given() {
             "SYS_ADMIN",
             "--security-opt",
             "seccomp=unconfined",
+            "--security-opt",
+            "apparmor=unconfined",
             "box",
             "mount",
             "-t",

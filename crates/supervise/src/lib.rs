@@ -15,7 +15,7 @@ pub mod workload;
 use std::path::{Path, PathBuf};
 
 pub use instance::{Info, Record};
-pub use supervisor::{Lifetime, Outcome, Request, Supervisor, SweepReport, embedded_or_stored};
+pub use supervisor::{Lifetime, Outcome, Request, Supervisor, SweepReport};
 
 /// Why an instance could not be made, run or removed.
 #[derive(Debug, thiserror::Error)]

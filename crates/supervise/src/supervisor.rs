@@ -15,7 +15,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use strata_container::{CreateOptions, Error as ContainerError, RunOptions, Runtime};
-use strata_image::{Image, RunConfig, Store, embedded};
+use strata_image::{RunConfig, Store};
 use strata_spec::runtime::User;
 use strata_spec::state::Status;
 
@@ -226,7 +226,7 @@ impl Supervisor {
             Source::Image(reference) => {
                 private_mounts()?;
                 let store = Store::open(&self.store_root)?;
-                let image = embedded_or_stored(&store, reference)?;
+                let image = store.image(reference)?;
                 record.image_digest = Some(image.digest().to_string());
                 let rootfs = store.prepare_rootfs(&image, &files.directory, &id)?;
                 warnings.extend(rootfs.notice().map(str::to_string));
@@ -395,7 +395,7 @@ impl Supervisor {
                 continue;
             }
             match runtime.get(&id) {
-                Ok(mut container) => container.delete(true)?,
+                Ok(mut container) => container.delete(true).map(drop)?,
                 Err(ContainerError::NotFound(_)) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -425,14 +425,6 @@ fn await_supervisor(record: &Record) -> Result<(), Error> {
         let _ = pidfd_send_signal(&pidfd, Signal::KILL);
     }
     Ok(())
-}
-
-/// An image by its name; the embedded one is put into the store when it is first asked for.
-pub fn embedded_or_stored(store: &Store, reference: &str) -> Result<Image, Error> {
-    match reference {
-        embedded::REFERENCE => Ok(embedded::ensure(store)?),
-        _ => Ok(store.image(reference)?),
-    }
 }
 
 /// The directory by its real, absolute path.

@@ -246,7 +246,7 @@ pub fn parse_throttle(text: &str) -> Result<ThrottleDevice, OptionError> {
 /// CPUs as a decimal (`1.5`) in microseconds of quota for a 100 ms period.
 pub fn parse_cpus(text: &str) -> Result<i64, OptionError> {
     match f64::from_str(text) {
-        Ok(cpus) if cpus >= 0.01 && cpus <= 8192.0 => Ok((cpus * 100_000.0).round() as i64),
+        Ok(cpus) if (0.01..=8192.0).contains(&cpus) => Ok((cpus * 100_000.0).round() as i64),
         _ => Err(bad(text, "is no number of CPUs: write one from 0.01 up, such as 1.5")),
     }
 }

@@ -27,6 +27,14 @@ pub fn main(args: &[String]) -> ExitCode {
                 names.sort();
                 println!("{}", names.join(" "));
             }
+            "list-to" => {
+                let to = next();
+                let mut names: Vec<_> = std::fs::read_dir(next())
+                    .map(|d| d.filter_map(|e| Some(e.ok()?.file_name().to_string_lossy().into_owned())).collect())
+                    .unwrap_or_default();
+                names.sort();
+                std::fs::write(to, names.join(" ")).expect("write the list");
+            }
             "stat" => {
                 use std::os::unix::fs::MetadataExt;
                 let path = next();
@@ -40,6 +48,14 @@ pub fn main(args: &[String]) -> ExitCode {
                 println!(
                     "{}",
                     std::fs::write(path, text).map_or_else(|e| format!("{path}: {e}"), |()| "written".into())
+                );
+            }
+            "chmod" => {
+                let (path, mode) = (next(), u32::from_str_radix(next(), 8).unwrap_or(0));
+                let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+                println!(
+                    "{}",
+                    std::fs::set_permissions(path, mode).map_or_else(|e| format!("{path}: {e}"), |()| "changed".into())
                 );
             }
             "mkdir" => println!("{}", std::fs::create_dir(next()).map_or_else(|e| e.to_string(), |()| "made".into())),

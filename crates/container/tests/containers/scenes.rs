@@ -18,22 +18,34 @@ pub const ALL: &[Test] = &[
     ("the_life_of_a_container", the_life_of_a_container),
     ("the_world_inside", the_world_inside),
     ("namespaces_are_new_or_joined", namespaces_are_new_or_joined),
+    ("a_new_network_has_its_loopback", a_new_network_has_its_loopback),
     ("a_user_namespace_maps_ids", a_user_namespace_maps_ids),
     ("clocks_have_offsets", clocks_have_offsets),
     ("mounts_and_their_options", mounts_and_their_options),
+    ("the_hosts_nodes_are_not_the_containers", the_hosts_nodes_are_not_the_containers),
+    ("read_only_is_all_below", read_only_is_all_below),
+    ("a_file_that_is_not_the_device_is_refused", a_file_that_is_not_the_device_is_refused),
+    ("the_hosts_proc_is_not_shown", the_hosts_proc_is_not_shown),
+    ("a_joined_mount_namespace_keeps_its_root", a_joined_mount_namespace_keeps_its_root),
+    ("shared_mounts_of_the_host_get_nothing", shared_mounts_of_the_host_get_nothing),
     ("propagation_follows_the_configuration", propagation_follows_the_configuration),
     ("no_path_leads_out", no_path_leads_out),
+    ("no_program_is_found_through_a_descriptor", no_program_is_found_through_a_descriptor),
     ("the_runtime_cannot_be_written", the_runtime_cannot_be_written),
     ("identity_limits_and_capabilities", identity_limits_and_capabilities),
+    ("homes_are_read_from_files_only", homes_are_read_from_files_only),
     ("hooks_run_in_order", hooks_run_in_order),
     ("a_failing_hook_undoes_everything", a_failing_hook_undoes_everything),
     ("another_process_joins", another_process_joins),
+    ("too_little_memory_to_start_is_said", too_little_memory_to_start_is_said),
     ("pausing", pausing),
     ("a_terminal_goes_to_the_console_socket", a_terminal_goes_to_the_console_socket),
     ("a_terminal_is_relayed", a_terminal_is_relayed),
     ("a_filter_refuses_calls", a_filter_refuses_calls),
+    ("a_filter_for_the_program_does_not_stop_the_runtime", a_filter_for_the_program_does_not_stop_the_runtime),
     ("a_filter_asks_a_listener", a_filter_asks_a_listener),
     ("descriptors_are_preserved", descriptors_are_preserved),
+    ("signals_that_the_caller_ignores_are_not_ignored_inside", signals_that_the_caller_ignores_are_not_ignored_inside),
     ("signals_are_forwarded", signals_are_forwarded),
     ("many_at_once", many_at_once),
     ("only_containers_are_collected", only_containers_are_collected),
@@ -104,7 +116,7 @@ fn the_life_of_a_container() {
     assert_eq!(s.status(id), "running");
     s.act("kill", id, &["KILL", "all"]).ok();
     s.wait(id, "stopped");
-    assert!(s.act("kill", id, &["TERM"]).fails().contains("stopped"));
+    assert!(s.act("kill", id, &["TERM"]).fails().contains("container not running"));
     assert!(s.act("exec", id, &["probe"]).fails().contains("stopped"));
     s.act("delete", id, &[]).ok();
     assert!(s.act("state", id, &[]).fails().contains("does not exist"));
@@ -200,6 +212,21 @@ fn namespaces_are_new_or_joined() {
     assert!(s.run(&id("ns-b")).fails().contains("/proc/self/nothing"));
     s.act("delete", &first, &["force"]).ok();
     s.nothing_left(&[&first, &id("ns-b")]);
+}
+
+fn a_new_network_has_its_loopback() {
+    let mut s = Scene::new(&["read", "/sys/class/net/lo/flags", "read", "/proc/net/fib_trie"]);
+    let up = |s: &Scene| {
+        let out = s.run(&id("lo")).ok();
+        assert_eq!(out.lines().next(), Some("0x9"), "up, and a loopback interface: {out}");
+        assert!(out.contains("127.0.0.1"), "{out}");
+    };
+    up(&s);
+    s.namespace("user", None);
+    s.config["linux"]["uidMappings"] = json!([{"containerID": 0, "hostID": 0, "size": 1000}]);
+    s.config["linux"]["gidMappings"] = json!([{"containerID": 0, "hostID": 0, "size": 1000}]);
+    up(&s);
+    s.nothing_left(&[&id("lo")]);
 }
 
 fn a_user_namespace_maps_ids() {
@@ -325,6 +352,156 @@ fn mounts_and_their_options() {
     s.nothing_left(&[&id("mounts")]);
 }
 
+fn the_hosts_nodes_are_not_the_containers() {
+    // The mode that they have anyway.
+    let mut s =
+        Scene::new(&["chmod", "/proc/keys", "666", "chmod", "/proc/timer_list", "666", "write", "/proc/keys", "x"]);
+    s.config["linux"]["maskedPaths"] = json!(["/proc/keys", "/proc/timer_list"]);
+    let out = s.run(&id("nodes")).ok();
+    let lines: Vec<&str> = out.lines().collect();
+    assert!(lines[0].contains("Read-only") && lines[1].contains("Read-only"), "{out}");
+    assert_eq!(lines[2], "written");
+    // In a user namespace that has the host's root.
+    s.namespace("user", None);
+    s.config["linux"]["uidMappings"] = json!([{"containerID": 0, "hostID": 0, "size": 1000}]);
+    s.config["linux"]["gidMappings"] = json!([{"containerID": 0, "hostID": 0, "size": 1000}]);
+    s.args(&["chmod", "/proc/keys", "666", "chmod", "/dev/null", "666", "write", "/dev/null", "x"]);
+    let out = s.run(&id("nodes")).ok();
+    let lines: Vec<&str> = out.lines().collect();
+    assert!(lines[0].contains("Read-only") && lines[1].contains("Read-only"), "{out}");
+    assert_eq!(lines[2], "written");
+    s.nothing_left(&[&id("nodes")]);
+}
+
+fn read_only_is_all_below() {
+    let mut s = Scene::new(&["write", "/data/x", "1", "write", "/data/below/x", "1"]);
+    for dir in ["src", "below", "src/below"] {
+        std::fs::create_dir_all(s.dir.join(dir)).unwrap();
+    }
+    s.mount(json!({"destination": "/data", "type": "bind", "source": "src", "options": ["bind"]}));
+    s.mount(json!({"destination": "/data/below", "type": "bind", "source": "below", "options": ["bind"]}));
+    s.config["linux"]["readonlyPaths"] = json!(["/data"]);
+    let out = s.run(&id("below")).ok();
+    assert_eq!(out.lines().filter(|l| l.contains("Read-only")).count(), 2, "{out}");
+    s.nothing_left(&[&id("below")]);
+}
+
+fn a_file_that_is_not_the_device_is_refused() {
+    let mut s = Scene::new(&["stat", "/dev/null", "stat", "/opt/node"]);
+    s.config["mounts"].as_array_mut().unwrap().retain(|m| !m["destination"].as_str().unwrap().starts_with("/dev"));
+    // What an image brings may serve if it is the device.
+    std::fs::create_dir_all(s.rootfs().join("dev")).unwrap();
+    std::fs::create_dir_all(s.rootfs().join("opt")).unwrap();
+    let node = |name: &str, minor| {
+        let _ = std::fs::remove_file(s.rootfs().join(name));
+        let kind = rustix::fs::FileType::CharacterDevice;
+        let (mode, number) = (rustix::fs::Mode::from_raw_mode(0o640), rustix::fs::makedev(1, minor));
+        rustix::fs::mknodat(rustix::fs::CWD, s.rootfs().join(name), kind, mode, number).unwrap();
+    };
+    node("dev/null", 3);
+    node("opt/node", 5);
+    let mut config = s.config.clone();
+    config["linux"]["devices"] = json!([{"path": "/opt/node", "type": "c", "major": 1, "minor": 5}]);
+    s.config = config.clone();
+    assert_eq!(s.run(&id("device")).ok(), "/dev/null 20640 0:0\n/opt/node 20640 0:0");
+    s.config["linux"]["devices"][0]["minor"] = json!(7);
+    let said = s.run(&id("device")).fails();
+    assert!(said.contains("/opt/node") && said.contains("1:7"), "{said}");
+    s.config["linux"]["devices"][0]["type"] = json!("p");
+    assert!(s.run(&id("device")).fails().contains("FIFO"));
+    s.config = config;
+    std::fs::remove_file(s.rootfs().join("dev/null")).unwrap();
+    std::fs::write(s.rootfs().join("dev/null"), "").unwrap();
+    assert!(s.run(&id("device")).fails().contains("/dev/null"));
+    // Whoever mounts another one there means it.
+    s.mount(json!({"destination": "/dev/random", "type": "bind", "source": "/dev/urandom", "options": ["bind"]}));
+    s.mount(json!({"destination": "/dev/null", "type": "bind", "source": "/dev/full", "options": ["bind"]}));
+    s.run(&id("device")).ok();
+    s.nothing_left(&[&id("device")]);
+}
+
+fn the_hosts_proc_is_not_shown() {
+    let mut s = Scene::new(&["pid", "read", "/proc/1/comm"]);
+    s.namespace("user", None);
+    s.config["linux"]["uidMappings"] = json!([{"containerID": 0, "hostID": 0, "size": 1000}]);
+    s.config["linux"]["gidMappings"] = json!([{"containerID": 0, "hostID": 0, "size": 1000}]);
+    assert_eq!(s.run(&id("covered")).ok(), "1\nprobe");
+    // As inside of an outer container, where a part of /proc is covered.
+    let covered = |s: &Scene| -> crate::bundle::Done {
+        let command = s.command("run", &id("covered"), &[]);
+        let mut outer = std::process::Command::new("unshare");
+        outer.args(["--mount", "sh", "-c", "mount -t tmpfs none /proc/sys && exec \"$@\"", "sh"]);
+        outer.arg(command.get_program()).args(command.get_args()).stdin(Stdio::null());
+        outer.output().unwrap().into()
+    };
+    let said = covered(&s).fails();
+    assert!(said.contains("/proc") && said.contains("partly covered"), "{said}");
+    // Whoever shares the host's processes may see them.
+    s.config["linux"]["namespaces"].as_array_mut().unwrap().retain(|n| n["type"] != "pid");
+    let out = covered(&s).ok();
+    assert_eq!(out.lines().nth(1), std::fs::read_to_string("/proc/1/comm").unwrap().lines().next(), "{out}");
+    s.nothing_left(&[&id("covered")]);
+}
+
+fn a_joined_mount_namespace_keeps_its_root() {
+    let mut holder = std::process::Command::new("unshare")
+        .args(["--mount", "--propagation", "unchanged", "sleep", "30"])
+        .spawn()
+        .unwrap();
+    let link = format!("/proc/{}/ns/mnt", holder.id());
+    let own = std::fs::read_link("/proc/self/ns/mnt").unwrap();
+    for _ in 0..500 {
+        if std::fs::read_link(&link).is_ok_and(|l| l != own) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let root = |pid: u32| {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap();
+        let line = text.lines().find(|l| l.split(' ').nth(4) == Some("/")).unwrap().to_owned();
+        line.split(' ').skip(2).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let before = root(holder.id());
+    let mut s = Scene::new(&["list", "/", "link", "/proc/self/ns/mnt", "write", "/proc/sys/kernel/domainname", "x"]);
+    s.namespace("mount", Some(link.clone()));
+    let theirs = std::fs::read_link(&link).unwrap();
+    s.act("create", &id("joined"), &[]).ok();
+    assert_eq!(s.act("exec", &id("joined"), &["probe", "list", "/"]).ok(), "bin dev proc sys");
+    s.act("delete", &id("joined"), &["force"]).ok();
+    let out = s.run(&id("joined")).ok();
+    let lines: Vec<&str> = out.lines().collect();
+    assert_eq!((lines[0], Path::new(lines[1])), ("bin dev proc sys", theirs.as_path()));
+    assert!(lines[2].contains("Read-only"), "{out}");
+    assert_eq!(root(holder.id()), before, "the root of those who were there is as it was");
+    assert!(Path::new(&format!("/proc/{}/root/{}", holder.id(), s.dir.display())).exists());
+    let host = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!host.contains(&s.dir.display().to_string()), "{host}");
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    s.nothing_left(&[&id("joined")]);
+}
+
+fn shared_mounts_of_the_host_get_nothing() {
+    let mut s = Scene::new(&["list", "/data"]);
+    std::fs::create_dir_all(s.dir.join("src/below")).unwrap();
+    s.mount(json!({"destination": "/data", "type": "bind", "source": "src", "options": ["rbind"]}));
+    s.mount(json!({"destination": "/data/below", "type": "tmpfs", "source": "tmpfs"}));
+    let on_shared = |s: &Scene| -> crate::bundle::Done {
+        let command = s.command("run", &id("shared"), &[]);
+        let script = "mount --make-rshared / && \"$@\" && ! grep $BUNDLE /proc/self/mountinfo";
+        let mut outer = std::process::Command::new("unshare");
+        outer.args(["--mount", "sh", "-c", script, "sh"]).env("BUNDLE", &s.dir);
+        outer.arg(command.get_program()).args(command.get_args()).stdin(Stdio::null());
+        outer.output().unwrap().into()
+    };
+    assert_eq!(on_shared(&s).ok(), "below");
+    s.namespace("user", None);
+    s.config["linux"]["uidMappings"] = json!([{"containerID": 0, "hostID": 0, "size": 1000}]);
+    s.config["linux"]["gidMappings"] = json!([{"containerID": 0, "hostID": 0, "size": 1000}]);
+    assert_eq!(on_shared(&s).ok(), "below");
+    s.nothing_left(&[&id("shared")]);
+}
+
 fn propagation_follows_the_configuration() {
     let mut s = Scene::new(&["read", "/proc/self/mountinfo"]);
     std::fs::create_dir(s.dir.join("src")).unwrap();
@@ -335,8 +512,13 @@ fn propagation_follows_the_configuration() {
         assert!(line.contains(tag), "{line}");
         s.config["mounts"].as_array_mut().unwrap().pop();
     }
-    for (wish, tag, there) in [("shared", "shared:", true), ("private", "shared:", false), ("rslave", "shared:", false)]
-    {
+    for (wish, tag, there) in [
+        ("shared", "shared:", true),
+        ("private", "shared:", false),
+        ("rslave", "shared:", false),
+        ("unbindable", "unbindable", true),
+        ("runbindable", "unbindable", true),
+    ] {
         s.config["linux"]["rootfsPropagation"] = json!(wish);
         let out = s.run(&id("prop")).ok();
         let root = out.lines().find(|l| l.contains(" / / ") || l.contains("rootfs / ")).unwrap();
@@ -368,6 +550,14 @@ fn no_path_leads_out() {
     std::os::unix::fs::symlink("/tmp", s.rootfs().join("proc")).unwrap();
     assert!(s.run(&id("out")).fails().contains("symbolic link"));
     std::fs::remove_file(s.rootfs().join("proc")).unwrap();
+    // And a bind on it must show a whole procfs.
+    std::fs::create_dir(s.rootfs().join("proc")).unwrap();
+    let own = s.config["mounts"][0].take();
+    for part in ["/proc/1", "/proc/sys", "/tmp"] {
+        s.config["mounts"][0] = json!({"destination": "/proc", "type": "bind", "source": part, "options": ["rbind"]});
+        assert!(s.run(&id("out")).fails().contains("not the root of a procfs"), "{part}");
+    }
+    s.config["mounts"][0] = own;
     // Nor may a mount go where procfs is.
     std::os::unix::fs::symlink("/proc/self/attr", s.rootfs().join("disguise")).unwrap();
     s.mount(json!({"destination": "/disguise", "type": "tmpfs", "source": "tmpfs"}));
@@ -383,6 +573,47 @@ fn no_path_leads_out() {
         assert_ne!(done.code, 0, "descriptor {n} led somewhere: {}", done.out);
     }
     s.nothing_left(&[&id("out")]);
+}
+
+/// A command with descriptors 9, 10 and 11 open on directories of the host, as a careless caller leaves them.
+fn with_leaks(command: &std::process::Command) -> std::process::Command {
+    let mut shell = std::process::Command::new("/bin/bash");
+    shell.args(["-c", "exec \"$0\" \"$@\" 9</ 10</proc 11</"]).arg(command.get_program()).args(command.get_args());
+    shell.envs(command.get_envs().filter_map(|(k, v)| Some((k, v?)))).stdin(Stdio::null());
+    shell
+}
+
+fn no_program_is_found_through_a_descriptor() {
+    let mut s = Scene::new(&["sleep", "30"]);
+    let running = &id("fd-exec");
+    s.act("create", running, &[]).ok();
+    s.act("start", running, &[]).ok();
+    let done =
+        |command: &std::process::Command| -> crate::bundle::Done { with_leaks(command).output().unwrap().into() };
+    let host = std::env::current_exe().unwrap();
+    for n in 3..20 {
+        // The host's copy of the probe, by path and by a link of the image; and files of the host's /proc and of cgroups.
+        let through = format!("/proc/self/fd/{n}{}", host.display());
+        let link = s.rootfs().join(format!("link{n}"));
+        std::os::unix::fs::symlink(&through, link).unwrap();
+        let files = ["version", "tasks", "cgroup.procs"].map(|f| format!("/proc/self/fd/{n}/{f}"));
+        for program in [through, format!("/link{n}")].into_iter().chain(files) {
+            s.config["process"]["args"] = json!([program, "probe", "echo", "outside"]);
+            let ran = done(&s.command("run", &id("fd"), &[]));
+            let entered = done(&s.command("exec", running, &[&program, "probe", "echo", "outside"]));
+            for done in [ran, entered] {
+                assert!(done.code == 126 || done.code == 127, "{program}: {} {}", done.out, done.err);
+                assert!(!done.err.contains("permission denied"), "{program} exists: {}", done.err);
+            }
+        }
+    }
+    s.act("delete", running, &["force"]).ok();
+    // Nor do hooks of the container inherit anything, not even what is preserved for the program.
+    s.args(&["read", "/hook"]);
+    let hook = ["probe", "list-to", "/hook", "/proc/self/fd"];
+    s.config["hooks"] = json!({"startContainer": [{"path": "/bin/probe", "args": hook}]});
+    assert_eq!(done(&s.command("run", &id("fd"), &[])).ok(), "0 1 2 3", "3 is the listing's own");
+    s.nothing_left(&[&id("fd"), running]);
 }
 
 fn the_runtime_cannot_be_written() {
@@ -445,6 +676,41 @@ fn identity_limits_and_capabilities() {
     s.nothing_left(&[&id("identity")]);
 }
 
+fn homes_are_read_from_files_only() {
+    let mut s = Scene::new(&["env", "HOME", "env", "TWICE"]);
+    s.config["process"]["env"] = json!(["PATH=/bin", "TWICE=first", "TWICE=last"]);
+    let passwd = s.rootfs().join("etc/passwd");
+    std::fs::create_dir(s.rootfs().join("etc")).unwrap();
+    // Through a link, as images have it; and not all of it need be UTF-8.
+    std::fs::write(s.rootfs().join("etc/real"), b"\xff:x:5:5:::\nroot:x:0:0::/home/root:/bin/sh\n").unwrap();
+    std::os::unix::fs::symlink("/etc/real", &passwd).unwrap();
+    assert_eq!(s.run(&id("home")).ok(), "/home/root\nlast");
+    // A pipe that nobody writes to, an endless device, a descriptor.
+    for kind in ["fifo", "/dev/zero", "/proc/self/fd/0"] {
+        std::fs::remove_file(&passwd).unwrap();
+        match kind {
+            "fifo" => {
+                let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::from_raw_mode(0o644));
+                rustix::fs::mknodat(rustix::fs::CWD, &passwd, kind, mode, 0).unwrap();
+            }
+            target => std::os::unix::fs::symlink(target, &passwd).unwrap(),
+        }
+        let real = std::fs::File::open(s.rootfs().join("etc/real")).unwrap();
+        let mut child = s.command("run", &id("home"), &[]).stdin(real).spawn().unwrap();
+        let ended = (0..1000).find_map(|_| {
+            std::thread::sleep(Duration::from_millis(10));
+            child.try_wait().unwrap()
+        });
+        if ended.is_none() {
+            s.act("delete", &id("home"), &["force"]).ok();
+        }
+        let done: crate::bundle::Done = child.wait_with_output().unwrap().into();
+        assert!(ended.is_some(), "it hangs with {kind}");
+        assert_eq!(done.ok(), "/\nlast", "{kind}");
+    }
+    s.nothing_left(&[&id("home")]);
+}
+
 /// A hook that appends its name, whether it has the state, and its host name to a file.
 fn hook(log: &Path, name: &str) -> serde_json::Value {
     let script =
@@ -493,9 +759,12 @@ fn a_failing_hook_undoes_everything() {
     let mut s = Scene::new(&["sleep", "30"]);
     let fail = json!([{"path": "/bin/sh", "args": ["sh", "-c", "echo broken >&2; exit 3"]}]);
     for kind in ["prestart", "createRuntime", "createContainer"] {
-        s.config["hooks"] = json!({kind: fail.clone()});
+        let ended = s.dir.join(format!("ended-{kind}"));
+        let poststop = json!([{"path": "/bin/sh", "args": ["sh", "-c", format!("echo > {}", ended.display())]}]);
+        s.config["hooks"] = json!({kind: fail.clone(), "poststop": poststop});
         let said = s.act("create", &id("fail"), &[]).fails();
         assert!(said.contains(kind) && said.contains("broken"), "{said}");
+        assert!(ended.exists(), "poststop hooks run after a failing {kind} hook");
         s.nothing_left(&[&id("fail")]);
     }
     s.config["hooks"] = json!({"startContainer": [{"path": "/bin/probe", "args": ["probe", "exit", "4"]}]});
@@ -503,12 +772,29 @@ fn a_failing_hook_undoes_everything() {
     assert!(s.act("start", &id("fail"), &[]).fails().contains("startContainer"));
     s.wait(&id("fail"), "stopped");
     s.act("delete", &id("fail"), &[]).ok();
-    // After the start a failure is only worth a warning.
-    s.config["hooks"] = json!({"poststart": fail});
+    // After the start a failure ends the container, and no further hook runs but those after the end.
+    let third = s.dir.join("third");
+    let note = json!({"path": "/bin/sh", "args": ["sh", "-c", format!("echo >> {}", third.display())]});
+    let post = json!([{"path": "/bin/true"}, fail[0], note]);
+    s.config["hooks"] = json!({"poststart": post, "poststop": fail});
     s.act("create", &id("fail"), &[]).ok();
-    s.act("start", &id("fail"), &[]).ok();
+    for verb in ["start", "run"] {
+        let said = s.act(verb, &id("fail"), &[]).fails();
+        assert!(said.contains("poststart") && said.contains("broken") && !third.exists(), "{said}");
+        assert!(verb == "start" || said.contains("poststop"), "{said}");
+        s.nothing_left(&[&id("fail")]);
+    }
+    // By documents older than 1.2 it is only worth a warning. So is, always, a failure after the end.
+    s.config["ociVersion"] = json!("1.1.0");
+    s.act("create", &id("fail"), &[]).ok();
+    let said = s.act("start", &id("fail"), &[]);
+    assert!(said.code == 0 && said.err.contains("poststart") && third.exists(), "{}", said.err);
     assert!(s.act("warnings", &id("fail"), &[]).ok().contains("broken"));
-    s.act("delete", &id("fail"), &["force"]).ok();
+    let said = s.act("delete", &id("fail"), &["force"]);
+    assert!(said.code == 0 && said.err.contains("poststop") && said.err.contains("broken"), "{}", said.err);
+    s.args(&["exit", "0"]);
+    let said = s.run(&id("fail"));
+    assert!(said.code == 0 && said.err.contains("poststart") && said.err.contains("poststop"), "{}", said.err);
     s.nothing_left(&[&id("fail")]);
 }
 
@@ -557,6 +843,13 @@ fn another_process_joins() {
     s.act("exec", id, &["probe", "sleep", "30"]).ok();
     let pid = std::fs::read_to_string(s.dir.join("pid")).unwrap();
     assert!(s.act("ps", id, &[]).ok().contains(&pid));
+    s.env = vec![("AFFINITY", "{\"initial\": \"0\"}".into())];
+    let said = s.act("exec", id, &["probe"]);
+    assert!(said.code == 0 && said.err.contains("Debug(\"affinity: 0x1\")"), "{}", said.err);
+    s.env = vec![("CGROUP", "..".into())];
+    assert!(s.act("exec", id, &["probe"]).fails().contains(".."));
+    s.env = vec![("CGROUP", "missing".into())];
+    assert!(s.act("exec", id, &["probe"]).fails().contains("missing"));
     // A signal to it is its exit code.
     s.env = vec![("PID_FILE", s.dir.join("pid2").display().to_string())];
     let child = s.command("exec", id, &["probe", "sleep", "30"]).spawn().unwrap();
@@ -565,6 +858,21 @@ fn another_process_joins() {
     assert_eq!(child.wait_with_output().unwrap().status.code(), Some(137));
     s.act("delete", id, &["force"]).ok();
     s.nothing_left(&[id]);
+}
+
+fn too_little_memory_to_start_is_said() {
+    let mut s = Scene::new(&["exit", "0"]);
+    s.config["linux"]["resources"] = json!({"memory": {"limit": 8192}});
+    for verb in ["run", "create"] {
+        let said = s.act(verb, &id("tight"), &[]);
+        assert!(
+            said.code != 0 && said.err.contains("memory.limit, 8192 bytes, too small"),
+            "{} {}",
+            said.code,
+            said.err
+        );
+        s.nothing_left(&[&id("tight")]);
+    }
 }
 
 fn pausing() {
@@ -654,6 +962,14 @@ fn a_terminal_goes_to_the_console_socket() {
     let _ = std::fs::remove_file(s.rootfs().join("dev/console"));
     std::os::unix::fs::symlink("/proc/sys/kernel/core_pattern", s.rootfs().join("dev/console")).unwrap();
     assert!(s.run(&id("tty")).fails().contains("symbolic link"));
+    // A device of the image's is not opened to see what it is: opening this one, which has no driver, would fail.
+    s.config["mounts"].as_array_mut().unwrap().retain(|m| m["destination"] != "/dev/pts");
+    let (kind, number) = (rustix::fs::FileType::CharacterDevice, rustix::fs::makedev(4095, 1));
+    let (dir, mode) = (rustix::fs::CWD, rustix::fs::Mode::from_raw_mode(0o600));
+    std::fs::create_dir_all(s.rootfs().join("dev/pts")).unwrap();
+    rustix::fs::mknodat(dir, s.rootfs().join("dev/pts/ptmx"), kind, mode, number).unwrap();
+    let said = s.run(&id("tty")).fails();
+    assert!(said.contains("is not the pseudo-terminal multiplexer"), "{said}");
     s.nothing_left(&[&id("tty")]);
 }
 
@@ -693,6 +1009,44 @@ fn a_filter_refuses_calls() {
     s.config["linux"]["seccomp"]["defaultAction"] = json!("SCMP_ACT_WHAT");
     assert!(s.run(&id("filter")).fails().contains("SCMP_ACT_WHAT"));
     s.nothing_left(&[&id("filter")]);
+}
+
+fn a_filter_for_the_program_does_not_stop_the_runtime() {
+    let mut s = Scene::new(&["status", "Seccomp:", "status", "Uid:", "status", "Umask:", "status", "CapEff:"]);
+    let names = [
+        "close_range",
+        "getcwd",
+        "chdir",
+        "umask",
+        "fcntl",
+        "openat2",
+        "faccessat",
+        "faccessat2",
+        "setresuid",
+        "setresgid",
+        "setgroups",
+        "capget",
+        "rt_sigprocmask",
+        "access",
+        "fchown",
+        "sched_setscheduler",
+        "prlimit64",
+    ];
+    let rule = json!({"names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": 1});
+    s.config["linux"]["seccomp"] =
+        json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64"], "syscalls": [rule]});
+    for (new_privileges, uid) in [(true, 0), (true, 1000), (false, 1000)] {
+        s.config["process"]["noNewPrivileges"] = json!(!new_privileges);
+        s.config["process"]["user"]["uid"] = json!(uid);
+        // Executing a program gives root all of the bounding set.
+        let effective = if uid == 0 { "0000000000200021" } else { "0000000000000000" };
+        let expected = format!("Seccomp: 2\nUid: {uid} {uid} {uid} {uid}\nUmask: 0022\nCapEff: {effective}");
+        assert_eq!(s.run(&id("strict")).ok(), expected, "new privileges: {new_privileges}");
+        s.act("create", &id("strict"), &[]).ok();
+        s.act("start", &id("strict"), &[]).ok();
+        s.act("delete", &id("strict"), &["force"]).ok();
+    }
+    s.nothing_left(&[&id("strict")]);
 }
 
 fn a_filter_asks_a_listener() {
@@ -742,6 +1096,26 @@ fn descriptors_are_preserved() {
     assert_eq!(out.lines().collect::<Vec<_>>(), ["0 1 2 3 4", "noted", "unset"]);
     let out = with_fd(&[("PRESERVE", "0"), ("LISTEN_FDS", "1")]);
     assert_eq!(out.lines().last(), Some("1"), "{out}");
+}
+
+fn signals_that_the_caller_ignores_are_not_ignored_inside() {
+    let mut s = Scene::new(&["status", "SigIgn:"]);
+    // PIPE, which the probe ignores itself, being a Rust program.
+    let nothing = "SigIgn: 0000000000001000";
+    let deaf = |command: std::process::Command| -> crate::bundle::Done {
+        let mut shell = std::process::Command::new("/bin/bash");
+        shell.args(["-c", "trap '' HUP INT CHLD PIPE 34 RTMAX; exec \"$0\" \"$@\""]);
+        shell.arg(command.get_program()).args(command.get_args()).stdin(Stdio::null()).output().unwrap().into()
+    };
+    s.config["hooks"] = json!({"poststop": [{"path": "/bin/true"}]});
+    let ran = deaf(s.command("run", &id("deaf"), &[]));
+    assert_eq!((ran.code, ran.out.as_str(), ran.err.as_str()), (0, nothing, ""));
+    s.args(&["sleep", "30"]);
+    s.act("create", &id("deaf"), &[]).ok();
+    s.act("start", &id("deaf"), &[]).ok();
+    assert_eq!(deaf(s.command("exec", &id("deaf"), &["probe", "status", "SigIgn:"])).ok(), nothing);
+    s.act("delete", &id("deaf"), &["force"]).ok();
+    s.nothing_left(&[&id("deaf")]);
 }
 
 fn signals_are_forwarded() {
@@ -836,6 +1210,17 @@ fn without_pivot_and_without_mount_namespace() {
     s.config["linux"]["namespaces"] = json!([{"type": "pid"}]);
     s.config["hostname"] = json!(null);
     assert_eq!(s.run(&id("nopivot")).ok(), "bin dev proc sys\n1");
+    // The host's by its path is no other, for the program and for others that join it.
+    s.namespace("mount", Some("/proc/self/ns/mnt".into()));
+    s.namespace("uts", Some("/proc/self/ns/uts".into()));
+    assert_eq!(s.run(&id("nopivot")).ok(), "bin dev proc sys\n1");
+    s.args(&["sleep", "30"]);
+    s.act("create", &id("nopivot"), &[]).ok();
+    assert_eq!(s.act("exec", &id("nopivot"), &["probe", "list", "/"]).ok(), "bin dev proc sys");
+    s.act("delete", &id("nopivot"), &["force"]).ok();
+    s.config["hostname"] = json!("other");
+    assert!(s.run(&id("nopivot")).fails().contains("not the host's"));
+    s.config["hostname"] = json!(null);
     s.mount(json!({"destination": "/proc", "type": "proc"}));
     assert!(s.run(&id("nopivot")).fails().contains("mount namespace"));
     s.nothing_left(&[&id("nopivot")]);

@@ -95,7 +95,7 @@ impl Compare {
             peers: self.peers,
             peers_dir: Setup::default_peers_dir(),
         };
-        crate::signals::raise_on_interrupt(&CANCELLED)?;
+        strata_compare::cancel_on_interrupt(&CANCELLED);
         let bar = bar();
         let result = strata_compare::compare(
             &plan,
@@ -144,7 +144,7 @@ impl Compare {
             Some(reference) => reference.clone(),
             None => embedded::REFERENCE.to_string(),
         };
-        let image = strata_supervise::embedded_or_stored(&store, &reference)?;
+        let image = store.image(&reference)?;
         store.unpack_to(&image, rootfs, &())?;
         let rootfs = rootfs.to_path_buf();
         if self.command.is_empty() {

@@ -11,6 +11,7 @@ use crate::failure::Failure;
 
 /// Options of `create` and of the OCI form of `run`.
 #[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "OCI bundle")]
 pub struct BundleOptions {
     /// Directory of config.json and the root file system [default: the working directory]
     #[arg(short, long, value_name = "DIR")]
@@ -69,7 +70,6 @@ pub struct Create {
 impl Create {
     /// Creates the container.
     pub fn execute(self, context: &Context) -> Result<ExitCode, Failure> {
-        strata_container::protect_self()?;
         let container =
             context.runtime()?.create(&self.id, self.options.bundle(), &self.options.create_options(context))?;
         for warning in container.warnings() {

@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use strata_container::Error;
 
 use crate::context::Context;
 use crate::failure::Failure;
@@ -22,10 +21,8 @@ pub struct Delete {
 impl Delete {
     /// Deletes the container.
     pub fn execute(self, context: &Context) -> Result<ExitCode, Failure> {
-        match context.runtime()?.get(&self.id) {
-            Ok(mut container) => container.delete(self.force)?,
-            Err(Error::NotFound(_)) if self.force => {}
-            Err(error) => return Err(error.into()),
+        for warning in context.runtime()?.delete(&self.id, self.force)? {
+            context.log.warning(&warning);
         }
         Ok(ExitCode::SUCCESS)
     }

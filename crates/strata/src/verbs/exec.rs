@@ -65,9 +65,9 @@ pub struct Exec {
     /// Further open descriptors, from 3 on, to pass to the process
     #[arg(long, value_name = "N", default_value_t = 0)]
     preserve_fds: u32,
-    /// Run in this cgroup below the container's
-    #[arg(long, value_name = "PATH")]
-    cgroup: Option<PathBuf>,
+    /// Run in this cgroup below the container's, of all or of the named controllers
+    #[arg(long, value_name = "[CONTROLLERS:]PATH")]
+    cgroup: Vec<String>,
     /// Join even a frozen instance
     #[arg(long)]
     ignore_paused: bool,
@@ -82,7 +82,6 @@ pub struct Exec {
 impl Exec {
     /// Runs the process; the exit code is its own.
     pub fn execute(self, context: &Context) -> Result<ExitCode, Failure> {
-        strata_container::protect_self()?;
         let failed = |failure: Failure| failure.code(EXEC_FAILED);
         let container = context.container(&self.id).map_err(failed)?;
         let process = self.process(&container).map_err(failed)?;
@@ -96,7 +95,7 @@ impl Exec {
             cgroup: self.cgroup,
             ignore_paused: self.ignore_paused,
         };
-        match container.exec(&options).map_err(|error| failed(error.into()))? {
+        match container.exec(&options, &|note| context.log.note(note)).map_err(|error| failed(error.into()))? {
             ExecOutcome::Detached { .. } => Ok(ExitCode::SUCCESS),
             ExecOutcome::Exited(code) => Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))),
         }
@@ -123,7 +122,15 @@ impl Exec {
             process.env.push(entry.clone());
         }
         if let Some(user) = &self.user {
+            let configured = process.user;
             process.user = self.resolve(container, user)?;
+            process.user.umask = configured.umask;
+            // The container's further groups stay, as with runc.
+            for group in configured.additional_gids {
+                if !process.user.additional_gids.contains(&group) {
+                    process.user.additional_gids.push(group);
+                }
+            }
         }
         process.user.additional_gids.extend(&self.additional_gids);
         if !self.cap.is_empty() {

@@ -15,9 +15,16 @@ use crate::failure::Failure;
 use crate::output::{Table, age, print, print_json};
 use crate::progress::Bars;
 
+/// Options of `image`.
+#[derive(Debug, Args)]
+pub struct Image {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
 /// What to do with images.
 #[derive(Debug, Subcommand)]
-pub enum Image {
+enum Verb {
     /// List images
     Ls(Ls),
     /// Show everything known of images, as JSON
@@ -151,16 +158,16 @@ pub struct Unpack {
 impl Image {
     /// Does it.
     pub fn execute(self, context: &Context) -> Result<ExitCode, Failure> {
-        match self {
-            Image::Ls(verb) => verb.execute(context),
-            Image::Inspect(verb) => verb.execute(context),
-            Image::Import(verb) => verb.execute(context),
-            Image::Export(verb) => verb.execute(context),
-            Image::Bootstrap(verb) => verb.execute(context),
-            Image::Tag(verb) => verb.execute(context),
-            Image::Rm(verb) => verb.execute(context),
-            Image::Gc(verb) => verb.execute(context),
-            Image::Unpack(verb) => verb.execute(context),
+        match self.verb {
+            Verb::Ls(verb) => verb.execute(context),
+            Verb::Inspect(verb) => verb.execute(context),
+            Verb::Import(verb) => verb.execute(context),
+            Verb::Export(verb) => verb.execute(context),
+            Verb::Bootstrap(verb) => verb.execute(context),
+            Verb::Tag(verb) => verb.execute(context),
+            Verb::Rm(verb) => verb.execute(context),
+            Verb::Gc(verb) => verb.execute(context),
+            Verb::Unpack(verb) => verb.execute(context),
         }?;
         Ok(ExitCode::SUCCESS)
     }

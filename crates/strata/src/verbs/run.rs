@@ -35,12 +35,6 @@ use crate::output::print;
 The exit code is the command's; 125 if the instance could not be made, 126 if the command cannot be executed,
 127 if it is not found, 128 + N if signal N ended it.")]
 pub struct Run {
-    #[command(flatten)]
-    bundle: BundleOptions,
-    #[command(flatten)]
-    instance: InstanceOptions,
-    #[command(flatten)]
-    limits: LimitOptions,
     /// Run in the background; print the id
     #[arg(short, long)]
     detach: bool,
@@ -59,6 +53,12 @@ pub struct Run {
     /// Command and arguments [default: the image's]
     #[arg(value_name = "COMMAND", last = true)]
     command: Vec<String>,
+    #[command(flatten)]
+    instance: InstanceOptions,
+    #[command(flatten)]
+    limits: LimitOptions,
+    #[command(flatten)]
+    bundle: BundleOptions,
 }
 
 /// What the instance is and sees.
@@ -199,7 +199,6 @@ enum Network {
 impl Run {
     /// Runs the workload.
     pub fn execute(self, context: &Context) -> Result<ExitCode, Failure> {
-        strata_container::protect_self()?;
         if self.is_bundle_form(context) {
             return self.execute_bundle(context);
         }
@@ -247,7 +246,8 @@ impl Run {
                 .hint("write `strata run --bundle DIR ID`")
                 .code(crate::failure::OCI_FAILED)
         })?;
-        let options = RunOptions { detach: self.detach, keep: self.keep, started: None };
+        let notes = |note| context.log.note(note);
+        let options = RunOptions { detach: self.detach, keep: self.keep, started: None, notes: Some(&notes) };
         let create = self.bundle.create_options(context);
         let code = context.runtime()?.run(&id, self.bundle.bundle(), &create, options)?;
         Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)))

@@ -18,7 +18,9 @@ pub struct Start {
 impl Start {
     /// Starts the program.
     pub fn execute(self, context: &Context) -> Result<ExitCode, Failure> {
-        context.container(&self.id)?.start()?;
+        for warning in context.container(&self.id)?.start()? {
+            context.log.warning(&warning);
+        }
         Ok(ExitCode::SUCCESS)
     }
 }
