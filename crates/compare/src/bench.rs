@@ -342,6 +342,9 @@ pub struct UnpackRow {
 /// Unpacks the image with every tool, interleaved.
 pub fn unpacks(plan: &UnpackPlan<'_>, progress: &mut dyn FnMut(&str, u32)) -> Result<Vec<UnpackRow>, crate::Error> {
     let mut samples: Vec<Vec<Result<Finished, Reason>>> = vec![Vec::new(); plan.tools.len()];
+    // Trees are kept until all is measured: for a minute after a large tree is deleted, ext4 searches past its inodes
+    // for every file that anybody creates, which would be charged to whoever comes next.
+    let mut kept = Vec::new();
     for round in 0..plan.rounds {
         for turn in 0..plan.tools.len() {
             let index = (turn + round as usize) % plan.tools.len();
@@ -367,8 +370,10 @@ pub fn unpacks(plan: &UnpackPlan<'_>, progress: &mut dyn FnMut(&str, u32)) -> Re
                 return Err(crate::Error::Cancelled);
             }
             samples[index].push(result);
+            kept.push(directory);
         }
     }
+    drop(kept);
     let mut rows: Vec<UnpackRow> = plan
         .tools
         .iter()
