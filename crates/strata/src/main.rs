@@ -6,6 +6,7 @@ mod cli;
 mod context;
 mod failure;
 mod log;
+mod memory;
 mod output;
 mod progress;
 mod verbs;
@@ -27,9 +28,8 @@ const ENTERING: [&str; 3] = ["create", "exec", "run"];
 
 fn main() -> ExitCode {
     // Before parsing, since it executes the command again. A word that only looks like a verb costs no more than that.
-    if std::env::args_os().any(|argument| ENTERING.iter().any(|verb| argument == *verb))
-        && let Err(error) = strata_container::protect_self()
-    {
+    let entering = std::env::args_os().any(|argument| ENTERING.iter().any(|verb| argument == *verb));
+    if entering && let Err(error) = strata_container::protect_self() {
         eprintln!("strata: cannot put this program out of reach of containers: {error}");
         return ExitCode::from(failure::OCI_FAILED);
     }
@@ -43,6 +43,9 @@ fn main() -> ExitCode {
     };
     let context = Context::new(cli.global);
     context.log.debug(&format!("{:?}", cli.verb));
+    if entering {
+        memory::release_code();
+    }
     match cli.verb.execute(&context) {
         Ok(code) => code,
         Err(failure) => {

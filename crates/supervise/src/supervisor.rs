@@ -14,7 +14,7 @@ use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use strata_container::{CreateOptions, Error as ContainerError, RunOptions, Runtime};
+use strata_container::{CreateOptions, Error as ContainerError, Note, RunOptions, Runtime};
 use strata_image::{RunConfig, Store};
 use strata_spec::runtime::User;
 use strata_spec::state::Status;
@@ -242,10 +242,16 @@ impl Supervisor {
         files.write_record(&record)?;
         let systemd_cgroup = record.workload.systemd_cgroup;
         let create = CreateOptions { spec: Some(spec), systemd_cgroup, ..CreateOptions::default() };
-        let options = RunOptions { started, ..RunOptions::default() };
+        let told = RefCell::new(Vec::new());
+        let notes = |note| match note {
+            Note::Warning(text) => told.borrow_mut().push(text),
+            Note::Debug(_) => {}
+        };
+        let options = RunOptions { started, notes: Some(&notes), ..RunOptions::default() };
         let code = match record.workload.isolation {
             Isolation::Container => self.runtime()?.run(&id, &files.directory, &create, options)?,
         };
+        warnings.extend(told.into_inner());
         if record.removed_at_end {
             self.remove_files(&id, files)?;
         } else {
