@@ -1,6 +1,7 @@
 //! Security modules, this process's privileges, and the CPU's known vulnerabilities.
 
 use serde::{Deserialize, Serialize};
+use strata_spec::capability::NAMES;
 
 use crate::files::Files;
 
@@ -40,57 +41,12 @@ pub struct Vulnerabilities {
     pub smt: Option<bool>,
 }
 
-/// Names by number (`linux/capability.h`).
-const CAPABILITIES: [&str; 41] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SETPCAP",
-    "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_ADMIN",
-    "NET_RAW",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "SYS_MODULE",
-    "SYS_RAWIO",
-    "SYS_CHROOT",
-    "SYS_PTRACE",
-    "SYS_PACCT",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_NICE",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "MKNOD",
-    "LEASE",
-    "AUDIT_WRITE",
-    "AUDIT_CONTROL",
-    "SETFCAP",
-    "MAC_OVERRIDE",
-    "MAC_ADMIN",
-    "SYSLOG",
-    "WAKE_ALARM",
-    "BLOCK_SUSPEND",
-    "AUDIT_READ",
-    "PERFMON",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-];
-
 impl Security {
     /// From `/proc/self/status`, `/proc/sys/kernel/cap_last_cap`, `/sys/kernel/security` and the CPU's directory.
     pub fn read(files: &Files) -> Security {
         let status = files.text("/proc/self/status").unwrap_or_default();
         let mask = |key| Files::field(&status, key, ':').and_then(|hex| u64::from_str_radix(hex, 16).ok()).unwrap_or(0);
-        let last: u32 = files.value("/proc/sys/kernel/cap_last_cap").unwrap_or(CAPABILITIES.len() as u32 - 1);
+        let last: u32 = files.value("/proc/sys/kernel/cap_last_cap").unwrap_or(NAMES.len() as u32 - 1);
         let all = if last >= 63 { u64::MAX } else { (1 << (last + 1)) - 1 };
         let (lsm, lsm_source) = lsm(files);
         let lockdown = files.text("/sys/kernel/security/lockdown");
@@ -114,7 +70,7 @@ impl Security {
 }
 
 fn names(mask: u64) -> Vec<String> {
-    let name = |bit: usize| match CAPABILITIES.get(bit) {
+    let name = |bit: usize| match NAMES.get(bit) {
         Some(name) => format!("CAP_{name}"),
         None => format!("CAP_{bit}"),
     };
