@@ -143,30 +143,26 @@ impl Cgroup {
 
     /// Makes the directories and applies `resources` to them, all or nothing.
     pub fn make(&self, resources: &Resources) -> Result<(), Error> {
+        self.begin(resources)?.finish()
+    }
+
+    /// The first half of [`make`](Cgroup::make): the version 2 directory, in which a process is born, while the version 1
+    /// ones, which it joins later, can be made beside it.
+    pub fn begin<'a>(&'a self, resources: &'a Resources) -> Result<Making<'a>, Error> {
         let mut made = Made(Vec::new());
         let mut fresh = true;
         let needed = apply::controllers_of(resources);
-        for place in &self.v1 {
-            let new = made.directory(place)?;
-            if place.has("cpuset") {
-                fill_cpuset(place, new)?;
-            }
-            fresh &= new;
-        }
         if let Some(place) = &self.v2 {
             // With version 2 alone everything is accounted. In a hybrid the machine's own root is left as it is but
             // for what a limit asks.
             let wanted = place.controllers.iter().filter(|c| self.v1.is_empty() || needed.contains(&c.as_str()));
             enable(place, &wanted.map(String::as_str).collect::<Vec<_>>(), &mut made)?;
-            fresh &= made.directory(place)?;
+            fresh = made.directory(place)?;
+            if !fresh {
+                self.check_empty([place])?;
+            }
         }
-        // systemd has put the first process in already.
-        if !fresh && self.scope.is_none() {
-            self.check_empty()?;
-        }
-        apply::apply(self, resources, fresh)?;
-        made.0.clear();
-        Ok(())
+        Ok(Making { cgroup: self, resources, made, fresh })
     }
 
     /// Changes the settings that `resources` name; the others stay as they are.
@@ -186,8 +182,12 @@ impl Cgroup {
     }
 
     /// An existing cgroup may be taken over only when nothing runs in it and whatever joins will run.
-    fn check_empty(&self) -> Result<(), Error> {
-        for place in self.v1.iter().chain(&self.v2) {
+    fn check_empty<'a>(&self, places: impl IntoIterator<Item = &'a ControllerDir>) -> Result<(), Error> {
+        // systemd has put the first process in already.
+        if self.scope.is_some() {
+            return Ok(());
+        }
+        for place in places {
             let path = place.dir();
             let count = pids_below(&path, MAX_DEPTH)?.len();
             if count > 0 {
@@ -268,7 +268,37 @@ impl Cgroup {
     }
 }
 
+/// A cgroup that is being made. What was made is removed when this is dropped unfinished, as far as no process is in it.
+#[derive(Debug)]
+pub struct Making<'a> {
+    cgroup: &'a Cgroup,
+    resources: &'a Resources,
+    made: Made,
+    fresh: bool,
+}
+
+impl Making<'_> {
+    /// The second half: the version 1 directories, and all settings. After an error there is only dropping it.
+    pub fn finish(&mut self) -> Result<(), Error> {
+        let mut new = true;
+        for place in &self.cgroup.v1 {
+            let made = self.made.directory(place)?;
+            if place.has("cpuset") {
+                fill_cpuset(place, made)?;
+            }
+            new &= made;
+        }
+        if !new {
+            self.cgroup.check_empty(&self.cgroup.v1)?;
+        }
+        apply::apply(self.cgroup, self.resources, self.fresh && new)?;
+        self.made.0.clear();
+        Ok(())
+    }
+}
+
 /// Directories made so far; removed again, deepest first, unless cleared.
+#[derive(Debug)]
 struct Made(Vec<PathBuf>);
 
 impl Drop for Made {

@@ -29,7 +29,7 @@ pub mod systemd;
 #[cfg(test)]
 mod testing;
 
-pub use cgroup::{Cgroup, ControllerDir, JoinHandles, MountView};
+pub use cgroup::{Cgroup, ControllerDir, JoinHandles, Making, MountView};
 pub use devices::DEFAULT_DEVICE_RULES;
 pub use error::Error;
 pub use layout::{Hierarchy, Layout};

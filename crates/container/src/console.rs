@@ -73,9 +73,9 @@ pub(crate) fn open(
     match destination {
         Destination::Socket(socket) => {
             let name = rustix::pty::ptsname(&master, Vec::new()).context(|| "name the pseudo-terminal".into())?;
-            sync::send_fd(socket, &[IoSlice::new(name.as_bytes())], Some(master.as_fd()))
+            sync::send_fds(socket, &[IoSlice::new(name.as_bytes())], &[master.as_fd()])
         }
-        Destination::Runtime => sync::send_with(runtime, Tag::Console, b"", Some(master.as_fd())),
+        Destination::Runtime => sync::send_with(runtime, Tag::Console, b"", &[master.as_fd()]),
     }
     .context(|| "send the terminal to the console socket".into())?;
     Ok(slave)

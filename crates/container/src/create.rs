@@ -1,13 +1,13 @@
 //! The runtime's side of making a container: everything is judged and prepared, then put on record, then made; the
 //! child is forked and attended to until its program waits for `start` or runs. Whatever fails, what was made is undone.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use rustix::fs::{Mode as FileMode, OFlags};
 use serde::Serialize;
-use strata_cgroup::{Cgroup, Layout};
+use strata_cgroup::{Cgroup, Layout, Making};
 use strata_spec::runtime::{DeviceRule, Linux, Mount, NamespaceKind, Resources, Spec};
 use strata_spec::state::{State, Status};
 
@@ -92,10 +92,6 @@ pub(crate) fn make(root: &Path, id: &str, bundle: &Path, options: &CreateOptions
     inject::at("parent-record");
     let mut undo = Undo { made: Some((dir, record)), pidfd: None, spec: &spec };
     let master = undo.attempt(|dir, record, pidfd| {
-        if !options.systemd_cgroup {
-            make_cgroup(&linux, record, None)?;
-        }
-        inject::at("parent-cgroup");
         if let Some(rdt) = &rdt {
             rdt.make()?;
         }
@@ -214,8 +210,7 @@ fn prepare(
         devices,
         state: state_of(record, Status::Creating, None),
         cgroup: None,
-        join: None,
-        awaits_cgroup: options.systemd_cgroup,
+        awaits_cgroup: false,
         listen: None,
     })
 }
@@ -277,32 +272,14 @@ fn plan_cgroup(linux: &Linux, id: &str, options: &CreateOptions, record: &mut Re
     Ok(())
 }
 
-/// Makes the cgroup; with the systemd driver for the process that exists already.
-fn make_cgroup(linux: &Linux, record: &mut Record, process: Option<i32>) -> Result<(), Error> {
+/// The limits that the cgroup gets. Whatever the configuration says, what every container has is usable.
+fn cgroup_resources(linux: &Linux) -> Resources {
     let mut resources = linux.resources.clone().unwrap_or_default();
     if resources.devices.is_empty() {
         resources.devices.push(DeviceRule { allow: false, ..DeviceRule::default() });
     }
-    // Whatever the configuration says, what every container has is usable.
     resources.devices.extend(strata_cgroup::DEFAULT_DEVICE_RULES.iter().cloned());
-    let Some(cgroup) = &record.cgroup else { return Ok(()) };
-    let made = match process {
-        Some(pid) => cgroup.make_systemd(&record.id, &resources, pid),
-        None => cgroup.make(&resources),
-    };
-    match made {
-        Ok(()) => Ok(()),
-        Err(e) if tolerated(linux, &e) => {
-            record.cgroup = None;
-            record.warnings.push(format!("no cgroup: {e}"));
-            Ok(())
-        }
-        Err(e) => {
-            // It is not this container's to remove.
-            record.cgroup = None;
-            Err(cgroup_error(e))
-        }
-    }
+    resources
 }
 
 /// An unprivileged user often cannot make cgroups. That is no failure unless limits were asked for, as with runc.
@@ -390,15 +367,21 @@ impl Attendant<'_> {
         if creating {
             init.listen = Some(self.dir.listen()?);
         }
+        let planned = self.record.cgroup.clone();
+        let resources = cgroup_resources(self.linux);
+        let making = match &planned {
+            Some(cgroup) if !self.options.systemd_cgroup => self.begin_cgroup(cgroup, &resources)?,
+            _ => None,
+        };
         init.cgroup = self.record.cgroup.clone();
-        let ready = self.record.cgroup.as_ref().filter(|_| !init.awaits_cgroup);
-        let mut join = ready.map(Cgroup::join_handles).transpose().map_err(cgroup_error)?;
-        if let Some(join) = &mut join {
-            // The clone puts the child there.
-            join.v2_procs = None;
-        }
-        let into = join.as_mut().and_then(|j| j.v2_dir.take());
-        init.join = join;
+        init.awaits_cgroup =
+            self.options.systemd_cgroup || self.record.cgroup.as_ref().is_some_and(|c| !c.v1().is_empty());
+        let into = self.record.cgroup.as_ref().filter(|_| !self.options.systemd_cgroup).and_then(Cgroup::v2);
+        let into = into.map(|place| {
+            let (path, flags) = (place.dir(), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC);
+            rustix::fs::open(&path, flags, FileMode::empty()).on_path("open the cgroup", &path)
+        });
+        let into = into.transpose()?;
         let (ours, theirs) = sync::pair().context(|| "make a socket pair".into())?;
         let intermediate = init.namespaces.intermediate.is_some();
         let flags = if intermediate { 0 } else { init.namespaces.clone as u64 };
@@ -415,13 +398,14 @@ impl Attendant<'_> {
         }
         inject::at("parent-cloned");
         let proc = &init.proc;
-        if init.awaits_cgroup {
-            make_cgroup(self.linux, self.record, Some(pid))?;
-            self.send_cgroups(&ours)?;
-        }
         if init.namespaces.user && !intermediate {
             namespaces::write_mappings(proc, pid, self.linux)?;
             answer(&ours, Tag::Mappings)?;
+        }
+        self.finish_cgroup(making, &resources, pid, pidfd.as_fd())?;
+        inject::at("parent-cgroup");
+        if init.awaits_cgroup {
+            self.send_cgroups(&ours)?;
         }
         let mut go_early = !creating && !init.reports();
         if !intermediate {
@@ -434,7 +418,7 @@ impl Attendant<'_> {
         let mut master = None;
         loop {
             let packet = sync::receive(&ours).context(|| "listen to the container's first process".into())?;
-            let Some(packet) = packet else {
+            let Some(mut packet) = packet else {
                 // The end: the program was executed, and with that every descriptor closed; or the child died.
                 if go_early {
                     return Ok(master);
@@ -463,8 +447,8 @@ impl Attendant<'_> {
                     self.attend(pid, &init.devices)?;
                     answer(&ours, Tag::Hooks)?;
                 }
-                Tag::Console => master = packet.fd,
-                Tag::SeccompFd => self.hand_over_listener(pid, packet.fd)?,
+                Tag::Console => master = packet.fd(),
+                Tag::SeccompFd => self.hand_over_listener(pid, packet.fd())?,
                 Tag::Warning => self.record.warnings.push(String::from_utf8_lossy(&packet.payload).into_owned()),
                 Tag::Ready => {
                     inject::at("parent-ready");
@@ -485,17 +469,61 @@ impl Attendant<'_> {
         }
     }
 
-    /// Gives the child what it joins its cgroup by; systemd has put it into some of the hierarchies only.
+    /// Makes what of the cgroup must be there before a process is born in it. What is left to do, which can be done while
+    /// that process is at work, is returned.
+    fn begin_cgroup<'c>(&mut self, cgroup: &'c Cgroup, resources: &'c Resources) -> Result<Option<Making<'c>>, Error> {
+        let begun = cgroup.begin(resources).and_then(|mut making| {
+            // Without privileges it often fails, and the process is better made knowing that.
+            if cgroup.v1().is_empty() || !namespaces::privileged() {
+                return making.finish().map(|()| None);
+            }
+            Ok(Some(making))
+        });
+        match begun {
+            Ok(making) => Ok(making),
+            Err(e) => self.without_cgroup(e).map(|()| None),
+        }
+    }
+
+    /// Makes the rest of it; with the systemd driver all of it, as systemd wants a living process to make it for.
+    fn finish_cgroup(
+        &mut self,
+        making: Option<Making<'_>>,
+        resources: &Resources,
+        pid: i32,
+        pidfd: BorrowedFd<'_>,
+    ) -> Result<(), Error> {
+        let made = match (making, &self.record.cgroup) {
+            (Some(mut making), _) => making.finish().inspect_err(|_| {
+                // What was made is removed, so nobody may be in there any more.
+                let _ = sys::pidfd_send_signal(pidfd, libc::SIGKILL);
+                let _ = console::exit_code(pidfd);
+            }),
+            (None, Some(cgroup)) if self.options.systemd_cgroup => cgroup.make_systemd(&self.record.id, resources, pid),
+            _ => Ok(()),
+        };
+        made.or_else(|e| self.without_cgroup(e))
+    }
+
+    /// The cgroup could not be made. If it is not needed it is done without.
+    fn without_cgroup(&mut self, e: strata_cgroup::Error) -> Result<(), Error> {
+        // It is not this container's to remove.
+        self.record.cgroup = None;
+        if !tolerated(self.linux, &e) {
+            return Err(cgroup_error(e));
+        }
+        self.record.warnings.push(format!("no cgroup: {e}"));
+        Ok(())
+    }
+
+    /// Gives the child what it joins its cgroup by. It was born in that of version 2, unless systemd makes them, which
+    /// puts it into some only.
     fn send_cgroups(&self, ours: &OwnedFd) -> Result<(), Error> {
         let handles = self.record.cgroup.as_ref().map(Cgroup::join_handles).transpose().map_err(cgroup_error)?;
-        let files = handles
-            .iter()
-            .flat_map(|h| h.v1_tasks.iter().chain(h.v2_procs.as_ref().filter(|_| !h.v1_tasks.is_empty())));
-        for fd in files {
-            sync::send_with(ours, Tag::Cgroup, b"", Some(fd.as_fd()))
-                .context(|| "send a cgroup to the child".into())?;
-        }
-        answer(ours, Tag::Cgroup).map(drop)
+        let v1 = handles.iter().flat_map(|h| &h.v1_tasks);
+        let v2 = handles.iter().filter(|h| self.options.systemd_cgroup && !h.v1_tasks.is_empty());
+        let files: Vec<_> = v1.chain(v2.flat_map(|h| &h.v2_procs)).map(AsFd::as_fd).collect();
+        answer_with(ours, Tag::Cgroup, &files).map(drop)
     }
 
     /// What can be done as soon as the first process exists, while it is at work.
@@ -561,7 +589,11 @@ pub(crate) fn memory_limit(linux: &Linux) -> Option<i64> {
 
 /// Tells the child to go on; false if it is gone. Its last words are then still to be received.
 pub(crate) fn answer(ours: &OwnedFd, tag: Tag) -> Result<bool, Error> {
-    match sync::send(ours, tag, b"") {
+    answer_with(ours, tag, &[])
+}
+
+fn answer_with(ours: &OwnedFd, tag: Tag, fds: &[BorrowedFd<'_>]) -> Result<bool, Error> {
+    match sync::send_with(ours, tag, b"", fds) {
         Ok(()) => Ok(true),
         Err(e) if matches!(e.raw_os_error(), Some(libc::EPIPE | libc::ECONNRESET)) => Ok(false),
         Err(e) => Err(Error::system("answer the container's first process", e)),
@@ -596,14 +628,14 @@ pub(crate) fn send_listener(
     let text = serde_json::to_vec(&message).map_err(|e| Error::Seccomp(e.to_string()))?;
     let socket =
         std::os::unix::net::UnixStream::connect(path).on_path("connect to linux.seccomp.listenerPath", path)?;
-    sync::send_fd(&socket, &[std::io::IoSlice::new(&text)], Some(listener.as_fd()))
+    sync::send_fds(&socket, &[std::io::IoSlice::new(&text)], &[listener.as_fd()])
         .on_path("send the listener to linux.seccomp.listenerPath", path)
 }
 
 /// Sends a pidfd to a listening Unix socket.
 pub(crate) fn send_pidfd(path: &Path, pidfd: &OwnedFd) -> Result<(), Error> {
     let socket = std::os::unix::net::UnixStream::connect(path).on_path("connect to the pidfd socket", path)?;
-    sync::send_fd(&socket, &[std::io::IoSlice::new(b"pidfd")], Some(pidfd.as_fd())).on_path("send the pidfd to", path)
+    sync::send_fds(&socket, &[std::io::IoSlice::new(b"pidfd")], &[pidfd.as_fd()]).on_path("send the pidfd to", path)
 }
 
 /// A pidfd of a child that has not been reaped, so the id is certain.
@@ -613,7 +645,7 @@ pub(crate) fn open_pidfd(pid: i32) -> Result<OwnedFd, Error> {
 }
 
 /// What became of a child that ended early.
-pub(crate) fn fate(pidfd: std::os::fd::BorrowedFd<'_>, linux: &Linux) -> String {
+pub(crate) fn fate(pidfd: BorrowedFd<'_>, linux: &Linux) -> String {
     match console::exit_code(pidfd) {
         Ok(code) if code == 128 + libc::SIGKILL => match memory_limit(linux) {
             Some(limit) => format!("it was killed; is linux.resources.memory.limit, {limit} bytes, too small?"),

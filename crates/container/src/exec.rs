@@ -274,7 +274,7 @@ fn start(
         adopt(pid)?;
     }
     loop {
-        let Some(packet) = sync::receive(&ours).context(|| "listen to the process".into())? else {
+        let Some(mut packet) = sync::receive(&ours).context(|| "listen to the process".into())? else {
             let pidfd = kill.0.take().ok_or_else(|| Error::InitDied("it has no pidfd".into()))?;
             if !ready {
                 let linux = spec.linux.clone().unwrap_or_default();
@@ -292,9 +292,10 @@ fn start(
                 }
                 adopt(pid)?;
             }
-            Tag::Console => master = packet.fd,
+            Tag::Console => master = packet.fd(),
             Tag::SeccompFd => {
-                if let (Some(fd), Some(seccomp)) = (&packet.fd, spec.linux.as_ref().and_then(|l| l.seccomp.as_ref())) {
+                if let (Some(fd), Some(seccomp)) = (&packet.fd(), spec.linux.as_ref().and_then(|l| l.seccomp.as_ref()))
+                {
                     let state = create::state_of(record, Status::Running, Some(record.pid));
                     create::send_listener(seccomp, fd, pid, state)?;
                 }
@@ -371,7 +372,7 @@ fn live(join: &Join, sync: &OwnedFd) -> Result<Infallible, Error> {
     die_with_runtime()?;
     let mut settled = join.process.settle()?;
     let hand_over = |listener: OwnedFd| {
-        sync::send_with(sync, Tag::SeccompFd, b"", Some(listener.as_fd())).context(|| "hand over the listener".into())
+        sync::send_with(sync, Tag::SeccompFd, b"", &[listener.as_fd()]).context(|| "hand over the listener".into())
     };
     settled.listener.take().map_or(Ok(()), hand_over)?;
     if let Some(warning) = &settled.warning {

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use rustix::event::{PollFd, PollFlags};
 use rustix::net::SocketFlags;
 use rustix::process::Signal;
-use strata_cgroup::{Cgroup, JoinHandles};
+use strata_cgroup::Cgroup;
 use strata_spec::runtime::{Linux, Spec};
 use strata_spec::state::{State, Status};
 
@@ -46,8 +46,7 @@ pub(crate) struct Init {
     pub devices: Vec<netdev::Device>,
     pub state: State,
     pub cgroup: Option<Cgroup>,
-    pub join: Option<JoinHandles>,
-    /// The cgroup is made, by systemd, after this process.
+    /// The cgroup, or its version 1 part, is made beside or after this process, which then has to join it.
     pub awaits_cgroup: bool,
     /// `create`: where `start` will be heard. `run`: none.
     pub listen: Option<OwnedFd>,
@@ -70,30 +69,40 @@ fn live(init: &mut Init, sync: &OwnedFd) -> Result<Infallible, Error> {
     // What the caller left open is not for hooks, and what it wants preserved is for the program only.
     sys::close_on_exec_from(3).context(|| "mark descriptors close-on-exec".into())?;
     die_with_runtime(sync)?;
-    // The process is single-threaded and moves only itself, which spares the whole host a pause. (The files are closed with
-    // everything else, in one go.)
-    if let Some(join) = &init.join {
-        join.join_current().context(|| "join the cgroup".into())?;
+    // The children that follow are born in it.
+    if init.namespaces.intermediate.is_some() {
+        join_cgroup(&mut init.awaits_cgroup, sync)?;
     }
-    if init.awaits_cgroup {
-        join_sent_cgroups(sync)?;
-    }
-    inject::at("child-joined");
     init.enter_namespaces(sync)?;
     init.build(sync)
 }
 
-/// systemd wants a living process to make a cgroup for, so the process exists before its cgroup does.
-fn join_sent_cgroups(sync: &OwnedFd) -> Result<(), Error> {
-    while let Some(tasks) = sync::expect(sync, Tag::Cgroup)?.fd {
-        rustix::io::write(&tasks, b"0").context(|| "join the cgroup".into())?;
+/// Joins the cgroup if that was `awaited`. This process is single-threaded and moves only itself, which spares the whole
+/// host a pause. The files were opened by the runtime, whose privileges count.
+fn join_cgroup(awaited: &mut bool, sync: &OwnedFd) -> Result<(), Error> {
+    if std::mem::take(awaited) {
+        for file in sync::expect(sync, Tag::Cgroup)?.fds {
+            rustix::io::write(&file, b"0").context(|| "join the cgroup".into())?;
+        }
     }
+    Ok(())
+}
+
+/// Joins the cgroup and then makes the `wanted` namespace, whose root is where this process is. Making the cgroup takes
+/// the runtime about as long as the first mounts take this process, so this comes as late as it can: before the first
+/// mount, hook or program that shows or needs it.
+fn enter_cgroup(awaited: &mut bool, wanted: &mut bool, sync: &OwnedFd) -> Result<(), Error> {
+    join_cgroup(awaited, sync)?;
+    if std::mem::take(wanted) {
+        sys::unshare(libc::CLONE_NEWCGROUP).context(|| "make the cgroup namespace".into())?;
+    }
+    inject::at("child-joined");
     Ok(())
 }
 
 /// Gives the filter's notifications to whoever may pass them on.
 fn hand_over(channel: &OwnedFd, listener: OwnedFd) -> Result<(), Error> {
-    sync::send_with(channel, Tag::SeccompFd, b"", Some(listener.as_fd())).context(|| "hand over the listener".into())
+    sync::send_with(channel, Tag::SeccompFd, b"", &[listener.as_fd()]).context(|| "hand over the listener".into())
 }
 
 /// From here on this process is killed if the runtime dies. Changes of credentials undo this.
@@ -145,10 +154,9 @@ impl Init {
             }
         }
         die_with_runtime(sync)?;
-        if self.namespaces.cgroup {
-            sys::unshare(libc::CLONE_NEWCGROUP).context(|| "make the cgroup namespace".into())?;
-        }
         if self.namespaces.network {
+            sys::unshare(libc::CLONE_NEWNET)
+                .context(|| "make the network namespace (a limit in /proc/sys/user may be reached)".into())?;
             netdev::loopback_up()?;
         }
         self.namespaces.join.clear();
@@ -179,7 +187,10 @@ impl Init {
             cgroup: self.cgroup.as_ref(),
             cgroup_namespace: self.cgroup_namespace,
         };
-        let late = Rootfs::fill(&around, &self.spec, &self.linux, trees)?;
+        let (awaited, wanted) = (&mut self.awaits_cgroup, &mut self.namespaces.cgroup);
+        let mut enter_cgroup = || enter_cgroup(awaited, wanted, sync);
+        let late = Rootfs::fill(&around, &self.spec, &self.linux, trees, &mut enter_cgroup)?;
+        enter_cgroup()?;
         let terminal = match (&self.console, &self.process) {
             (Some(destination), Some(process)) => {
                 let size = process.process().console_size;

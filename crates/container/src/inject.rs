@@ -7,11 +7,11 @@
 /// the calling process, `child-…` in the container's first process, `exec-…` around [`exec`](crate::Container::exec).
 pub const STAGES: &[&str] = &[
     "parent-record",
-    "parent-cgroup",
     "parent-cloned",
     "child-cloned",
-    "child-joined",
+    "parent-cgroup",
     "child-rootfs",
+    "child-joined",
     "parent-hooks",
     "child-mounted",
     "child-pivoted",

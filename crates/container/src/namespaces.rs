@@ -1,6 +1,6 @@
 //! Namespaces (namespaces(7)): which are new, which are joined, and in what order.
 //!
-//! In the common case one `clone3(2)` makes all new ones at once. An intermediate process is needed where the kernel
+//! In the common case one `clone3(2)` makes nearly all new ones at once. An intermediate process is needed where the kernel
 //! wants a fork after a step: a joined process-id namespace takes effect for children only, clock offsets must be
 //! written between the time namespace's making and its first process, and namespaces that are new must belong to a user
 //! namespace that is joined. The intermediate forks the container's first process as its sibling (`CLONE_PARENT`), so
@@ -54,7 +54,8 @@ pub(crate) struct Plan {
     pub intermediate: Option<c_int>,
     /// The cgroup namespace is new: it is unshared once the process is in its cgroup.
     pub cgroup: bool,
-    /// The network namespace is new: its loopback interface is still down.
+    /// The network namespace is new: the process makes it itself, as the kernel takes long for that, and takes its
+    /// loopback interface up.
     pub network: bool,
     /// The user namespace is new and needs mappings.
     pub user: bool,
@@ -89,7 +90,7 @@ impl Plan {
         let fresh = |kind| own.new_one(kind);
         let mut clone = 0;
         for (kind, flag, _) in ALL {
-            if fresh(kind) && kind != NamespaceKind::Cgroup {
+            if fresh(kind) && !matches!(kind, NamespaceKind::Cgroup | NamespaceKind::Network) {
                 clone |= flag;
             }
         }

@@ -86,13 +86,14 @@ impl Rootfs {
         Ok(Rootfs { root: Root::new(tree), path: path.to_owned(), own_namespace })
     }
 
-    /// Makes mounts and devices. `trees`: for each mount its source, if the parent had to open it. Returns mounts that
-    /// are to become read-only once everything is made.
+    /// Makes mounts and devices. `trees`: for each mount its source, if the parent had to open it. `enter_cgroup` is called
+    /// before mounts that show the cgroup. Returns mounts that are to become read-only once everything is made.
     pub(crate) fn fill(
         around: &Surroundings<'_>,
         spec: &Spec,
         linux: &Linux,
         mut trees: Vec<Option<OwnedFd>>,
+        enter_cgroup: &mut dyn FnMut() -> Result<(), Error>,
     ) -> Result<Vec<OwnedFd>, Error> {
         let mut late = Vec::new();
         let own_dev = spec.mounts.iter().all(|m| {
@@ -101,6 +102,9 @@ impl Rootfs {
         });
         for (i, mount) in spec.mounts.iter().enumerate() {
             let tree = trees.get_mut(i).and_then(Option::take);
+            if matches!(mount.kind.as_deref(), Some("cgroup" | "cgroup2")) {
+                enter_cgroup()?;
+            }
             late.extend(mounts::make(around, mount, tree)?);
         }
         if own_dev {

@@ -450,12 +450,12 @@ impl Container {
         loop {
             let packet = sync::receive(&starter).context(|| "listen to the container's first process".into())?;
             // The program was executed, and with that the connection closed.
-            let Some(packet) = packet else { break };
+            let Some(mut packet) = packet else { break };
             match packet.tag {
                 Tag::SeccompFd => {
                     let spec = self.spec()?;
                     if let (Some(fd), Some(seccomp)) =
-                        (&packet.fd, spec.linux.as_ref().and_then(|l| l.seccomp.as_ref()))
+                        (&packet.fd(), spec.linux.as_ref().and_then(|l| l.seccomp.as_ref()))
                     {
                         let state = create::state_of(&self.record, Status::Created, Some(self.record.pid));
                         create::send_listener(seccomp, fd, self.record.pid, state)?;

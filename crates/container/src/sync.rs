@@ -30,7 +30,7 @@ pub(crate) enum Tag {
     Console = b'c',
     /// Child: something was ignored; the text says what.
     Warning = b'w',
-    /// Parent, with a descriptor: a cgroup file to write "0" to; without: that was all.
+    /// Parent, with descriptors: the cgroup is made; the files to write "0" to.
     Cgroup = b'k',
     /// Child: everything is made. The payload is empty.
     Ready = b'r',
@@ -54,11 +54,21 @@ impl Tag {
 pub(crate) struct Packet {
     pub tag: Tag,
     pub payload: Vec<u8>,
-    pub fd: Option<OwnedFd>,
+    pub fds: Vec<OwnedFd>,
+}
+
+impl Packet {
+    /// The descriptor of a packet that has one.
+    pub(crate) fn fd(&mut self) -> Option<OwnedFd> {
+        self.fds.pop()
+    }
 }
 
 /// Longest payload; longer texts are cut.
 const MAX: usize = 4096;
+
+/// Most descriptors of a packet: one for each cgroup hierarchy, of which no host has as many.
+const MAX_FDS: usize = 32;
 
 /// A connected pair of packet sockets.
 pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
@@ -66,21 +76,20 @@ pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 pub(crate) fn send(socket: impl AsFd, tag: Tag, payload: &[u8]) -> io::Result<()> {
-    send_with(socket, tag, payload, None)
+    send_with(socket, tag, payload, &[])
 }
 
-pub(crate) fn send_with(socket: impl AsFd, tag: Tag, payload: &[u8], fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
+pub(crate) fn send_with(socket: impl AsFd, tag: Tag, payload: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     let payload = &payload[..payload.len().min(MAX)];
-    send_fd(socket, &[IoSlice::new(&[tag as u8]), IoSlice::new(payload)], fd)
+    send_fds(socket, &[IoSlice::new(&[tag as u8]), IoSlice::new(payload)], fds)
 }
 
-/// Sends bytes and possibly a descriptor (`SCM_RIGHTS`) over any Unix socket.
-pub(crate) fn send_fd(socket: impl AsFd, data: &[IoSlice<'_>], fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+/// Sends bytes and descriptors (`SCM_RIGHTS`), at most [`MAX_FDS`], over any Unix socket.
+pub(crate) fn send_fds(socket: impl AsFd, data: &[IoSlice<'_>], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    let fds = fd.map(|fd| [fd]);
-    if let Some(fds) = &fds {
-        control.push(SendAncillaryMessage::ScmRights(fds));
+    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{} descriptors in one packet", fds.len())));
     }
     rustix::io::retry_on_intr(|| rustix::net::sendmsg(&socket, data, &mut control, SendFlags::NOSIGNAL))?;
     Ok(())
@@ -89,7 +98,7 @@ pub(crate) fn send_fd(socket: impl AsFd, data: &[IoSlice<'_>], fd: Option<Borrow
 /// The next packet, or `None` at the end of the stream.
 pub(crate) fn receive(socket: impl AsFd) -> io::Result<Option<Packet>> {
     let mut data = vec![0u8; MAX + 1];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut receive = || {
         rustix::io::retry_on_intr(|| {
@@ -101,10 +110,10 @@ pub(crate) fn receive(socket: impl AsFd) -> io::Result<Option<Packet>> {
         Err(rustix::io::Errno::CONNRESET) => receive(),
         other => other,
     }?;
-    let mut fd = None;
+    let mut fds = Vec::new();
     for message in control.drain() {
-        if let RecvAncillaryMessage::ScmRights(fds) = message {
-            fd = fds.last();
+        if let RecvAncillaryMessage::ScmRights(received) = message {
+            fds.extend(received);
         }
     }
     if message.bytes == 0 {
@@ -114,7 +123,7 @@ pub(crate) fn receive(socket: impl AsFd) -> io::Result<Option<Packet>> {
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("unknown message {:#x}", data[0])))?;
     data.truncate(message.bytes);
     data.remove(0);
-    Ok(Some(Packet { tag, payload: data, fd }))
+    Ok(Some(Packet { tag, payload: data, fds }))
 }
 
 /// Waits for a packet of this tag; an error packet or the end of the stream is an error.
@@ -172,10 +181,11 @@ mod tests {
     fn packets_carry_text_and_descriptors() {
         let (a, b) = pair().unwrap();
         let file = rustix::fs::memfd_create("x", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
-        send_with(&a, Tag::Console, b"hello", Some(file.as_fd())).unwrap();
-        let packet = receive(&b).unwrap().unwrap();
+        send_with(&a, Tag::Console, b"hello", &[file.as_fd(); 2]).unwrap();
+        let mut packet = receive(&b).unwrap().unwrap();
         assert_eq!((packet.tag, packet.payload.as_slice()), (Tag::Console, &b"hello"[..]));
-        assert!(packet.fd.is_some());
+        assert!(packet.fd().is_some() && packet.fd().is_some() && packet.fd().is_none());
+        assert!(send_with(&a, Tag::Console, b"", &[file.as_fd(); 2 * MAX_FDS]).is_err());
         drop(a);
         assert!(receive(&b).unwrap().is_none());
     }
