@@ -18,10 +18,8 @@ use clap::Parser;
 use cli::Cli;
 use context::Context;
 
-/// musl's allocator maps and unmaps memory for every few allocations; on the path that starts a container that was a
-/// fifth of all system calls.
 #[global_allocator]
-static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+static HEAP: memory::Heap = memory::Heap::new();
 
 /// Verbs that enter containers.
 const ENTERING: [&str; 3] = ["create", "exec", "run"];
