@@ -4,6 +4,7 @@
 //! that Docker, Podman and containerd pass to runc. The verbs for people (`run IMAGE`, `ps`, `rm`, `inspect`, …) act on
 //! the same containers.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -13,6 +14,7 @@ use clap::{ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand, ValueE
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::verbs;
+use crate::verbs::run::BundleRun;
 
 /// Run any Linux workload behind the isolation boundary you choose, and see what each boundary costs.
 #[derive(Debug, Parser)]
@@ -28,6 +30,34 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub verb: Verb,
+}
+
+impl Cli {
+    /// Reads a command line, program name first.
+    pub fn read(words: &[OsString]) -> Result<Cli, clap::Error> {
+        match Cli::read_plain(words) {
+            Some(cli) => Ok(cli),
+            None => Cli::try_parse_from(words),
+        }
+    }
+
+    /// Reads a command line that is as it should be: no help, nothing unknown. Only the verb that it names is described
+    /// to clap, and of `run` the form for bundles. Describing and searching all takes as long as half of what is left to
+    /// do for a container. A line that is not understood here is read again with everything described.
+    fn read_plain(words: &[OsString]) -> Option<Cli> {
+        let name = words.iter().skip(1).find_map(|word| word.to_str().filter(|word| Verb::has_subcommand(word)))?;
+        let command = Command::new("strata").disable_help_flag(true).disable_help_subcommand(true);
+        let verb = match name {
+            "run" => BundleRun::describe(Command::new("run")),
+            _ => Verb::describe(name)?,
+        };
+        let matches = Global::augment_args(command).subcommand(verb).try_get_matches_from(words).ok()?;
+        let verb = match matches.subcommand()? {
+            ("run", matches) => Verb::Run(Box::new(BundleRun::from_arg_matches(matches).ok()?.into_run()?)),
+            _ => Verb::from_arg_matches(&matches).ok()?,
+        };
+        Some(Cli { version: None, global: Global::from_arg_matches(&matches).ok()?, verb })
+    }
 }
 
 /// What `--version` prints: the form that callers of OCI runtimes look for.
@@ -98,6 +128,14 @@ macro_rules! verbs {
             pub fn execute(self, context: &Context) -> Result<ExitCode, Failure> {
                 match self {
                     $(Verb::$variant(verb) => verb.execute(context),)+
+                }
+            }
+
+            /// The options of one verb.
+            fn describe(name: &str) -> Option<Command> {
+                match name {
+                    $($name => Some(<$type as Describe>::describe(Command::new($name))),)+
+                    _ => None,
                 }
             }
         }
@@ -237,6 +275,41 @@ mod tests {
             let cli = Cli::try_parse_from(line.split(' ')).unwrap();
             assert_eq!(cli.global.root, Some("/r".into()));
             assert_eq!(cli.global.log_format, LogFormat::Json);
+        }
+    }
+
+    #[test]
+    fn a_plain_line_reads_as_it_does_with_everything_described() {
+        let words = |line: &str| line.split(' ').map(OsString::from).collect::<Vec<_>>();
+        for line in [
+            "strata run --bundle /b c",
+            "strata --root /r --log /l --log-format json run -d -b /b c --pid-file /p --keep --preserve-fds 2",
+            "strata create --bundle /b --console-socket /s --root=/r c --no-pivot",
+            "strata --systemd-cgroup --rootless=auto delete c --force",
+            "strata start c",
+            "strata kill --all c 9",
+            "strata exec -t -e A=1 c sh -c run",
+            "strata image ls",
+        ] {
+            let plain = Cli::read_plain(&words(line)).unwrap_or_else(|| panic!("{line}"));
+            assert_eq!(format!("{plain:?}"), format!("{:?}", Cli::try_parse_from(words(line)).unwrap()), "{line}");
+        }
+        for line in [
+            "strata",
+            "strata run",
+            "strata run --help",
+            "strata run image",
+            "strata run --rm --bundle /b c",
+            "strata run --bundle /b -m 1g c",
+            "strata run --bundle /b c -- true",
+            "strata create",
+            "strata --root run",
+            "strata --root start list c",
+            "strata start c --unknown",
+            "strata start c --version",
+            "strata help start",
+        ] {
+            assert!(Cli::read_plain(&words(line)).is_none(), "{line}");
         }
     }
 

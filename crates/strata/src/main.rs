@@ -13,8 +13,6 @@ mod verbs;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use cli::Cli;
 use context::Context;
 
@@ -25,13 +23,14 @@ static HEAP: memory::Heap = memory::Heap::new();
 const ENTERING: [&str; 3] = ["create", "exec", "run"];
 
 fn main() -> ExitCode {
+    let words: Vec<_> = std::env::args_os().collect();
     // Before parsing, since it executes the command again. A word that only looks like a verb costs no more than that.
-    let entering = std::env::args_os().any(|argument| ENTERING.iter().any(|verb| argument == *verb));
+    let entering = words.iter().any(|word| ENTERING.iter().any(|verb| word == *verb));
     if entering && let Err(error) = strata_container::protect_self() {
         eprintln!("strata: cannot put this program out of reach of containers: {error}");
         return ExitCode::from(failure::OCI_FAILED);
     }
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::read(&words) {
         Ok(cli) => cli,
         Err(error) => {
             // clap's own rendering: help and version go to standard output and are no failure.

@@ -24,7 +24,7 @@ use crate::failure::{Failure, RUN_FAILED};
 use crate::output::print;
 
 /// Options of `run`.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(after_help = "Examples:
   strata run                               a shell in the embedded image
   strata run -- uname -a                   one command in the embedded image
@@ -35,21 +35,11 @@ use crate::output::print;
 The exit code is the command's; 125 if the instance could not be made, 126 if the command cannot be executed,
 127 if it is not found, 128 + N if signal N ended it.")]
 pub struct Run {
-    /// Run in the background; print the id
-    #[arg(short, long)]
-    detach: bool,
-    /// Keep the instance after its command has ended
-    #[arg(long)]
-    keep: bool,
+    #[command(flatten)]
+    form: BundleRun,
     /// Remove a background instance after its command has ended
     #[arg(long, conflicts_with = "keep")]
     rm: bool,
-    /// Accepted for callers that pass it
-    #[arg(long, hide = true)]
-    no_subreaper: bool,
-    /// Image, or the container's id with --bundle [default: the embedded image]
-    #[arg(value_name = "IMAGE")]
-    image: Option<String>,
     /// Command and arguments [default: the image's]
     #[arg(value_name = "COMMAND", last = true)]
     command: Vec<String>,
@@ -57,12 +47,49 @@ pub struct Run {
     instance: InstanceOptions,
     #[command(flatten)]
     limits: LimitOptions,
+}
+
+/// Those that a run of a ready bundle can have.
+#[derive(Debug, Default, Args)]
+pub struct BundleRun {
+    /// Run in the background; print the id
+    #[arg(short, long)]
+    detach: bool,
+    /// Keep the instance after its command has ended
+    #[arg(long)]
+    keep: bool,
+    /// Accepted for callers that pass it
+    #[arg(long, hide = true)]
+    no_subreaper: bool,
+    /// Image, or the container's id with --bundle [default: the embedded image]
+    #[arg(value_name = "IMAGE")]
+    image: Option<String>,
     #[command(flatten)]
     bundle: BundleOptions,
 }
 
+impl BundleRun {
+    /// The run, if it certainly is one of a bundle.
+    pub fn into_run(self) -> Option<Run> {
+        self.bundle.bundle.is_some().then(|| Run { form: self, ..Run::default() })
+    }
+
+    fn execute(self, context: &Context) -> Result<ExitCode, Failure> {
+        let id = self.image.ok_or_else(|| {
+            Failure::new("a bundle needs an id")
+                .hint("write `strata run --bundle DIR ID`")
+                .code(crate::failure::OCI_FAILED)
+        })?;
+        let notes = |note| context.log.note(note);
+        let options = RunOptions { detach: self.detach, keep: self.keep, started: None, notes: Some(&notes) };
+        let create = self.bundle.create_options(context);
+        let code = context.runtime()?.run(&id, self.bundle.bundle(), &create, options)?;
+        Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)))
+    }
+}
+
 /// What the instance is and sees.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Instance")]
 struct InstanceOptions {
     /// Boundary between the workload and the host
@@ -134,7 +161,7 @@ struct InstanceOptions {
 }
 
 /// Limits, of the cgroup and of each process.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Limits")]
 struct LimitOptions {
     /// Memory, bytes with suffix (512m)
@@ -185,13 +212,15 @@ struct LimitOptions {
 }
 
 /// Isolations that this build has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Kind {
+    #[default]
     Container,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Network {
+    #[default]
     None,
     Host,
 }
@@ -200,10 +229,10 @@ impl Run {
     /// Runs the workload.
     pub fn execute(self, context: &Context) -> Result<ExitCode, Failure> {
         if self.is_bundle_form(context) {
-            return self.execute_bundle(context);
+            return self.form.execute(context);
         }
-        let detach = self.detach;
-        let lifetime = match (detach, self.keep, self.rm) {
+        let detach = self.form.detach;
+        let lifetime = match (detach, self.form.keep, self.rm) {
             (_, true, _) | (true, _, false) => Lifetime::Kept,
             _ => Lifetime::RemovedAtEnd,
         };
@@ -224,11 +253,11 @@ impl Run {
     }
 
     fn is_bundle_form(&self, context: &Context) -> bool {
-        let b = &self.bundle;
+        let b = &self.form.bundle;
         if b.bundle.is_some() || b.console_socket.is_some() || b.pid_file.is_some() || b.pidfd_socket.is_some() {
             return true;
         }
-        let Some(name) = &self.image else { return false };
+        let Some(name) = &self.form.image else { return false };
         if !self.command.is_empty() || !std::path::Path::new("config.json").exists() {
             return false;
         }
@@ -240,21 +269,8 @@ impl Run {
         image.is_none()
     }
 
-    fn execute_bundle(self, context: &Context) -> Result<ExitCode, Failure> {
-        let id = self.image.ok_or_else(|| {
-            Failure::new("a bundle needs an id")
-                .hint("write `strata run --bundle DIR ID`")
-                .code(crate::failure::OCI_FAILED)
-        })?;
-        let notes = |note| context.log.note(note);
-        let options = RunOptions { detach: self.detach, keep: self.keep, started: None, notes: Some(&notes) };
-        let create = self.bundle.create_options(context);
-        let code = context.runtime()?.run(&id, self.bundle.bundle(), &create, options)?;
-        Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)))
-    }
-
     fn workload(self, context: &Context) -> Result<Workload, Failure> {
-        let source = match (self.instance.rootfs, self.image) {
+        let source = match (self.instance.rootfs, self.form.image) {
             (Some(directory), _) => Source::Directory(std::path::absolute(directory)?),
             (None, Some(image)) => Source::Image(image),
             (None, None) => Source::Image(strata_image::embedded::REFERENCE.into()),
