@@ -5,6 +5,7 @@
 //! belongs to whichever hierarchy took it first. See cgroups(7), proc_pid_cgroup(5) and proc_pid_mountinfo(5).
 
 use crate::Error;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// The cgroup hierarchies of this host as the calling process sees them.
@@ -32,7 +33,12 @@ pub struct Hierarchy {
 impl Layout {
     /// Reads the layout of this host: `/proc/self/mountinfo` and `/proc/self/cgroup`, each once.
     pub fn detect() -> Result<Layout, Error> {
-        let read = |path: &str| std::fs::read(path).map_err(Error::io("read", path));
+        let read = |path: &str| {
+            // These files do not tell their size, and reading them in small parts is dear.
+            let mut text = Vec::with_capacity(8192);
+            let read = std::fs::File::open(path).and_then(|mut file| file.read_to_end(&mut text));
+            read.map(|_| text).map_err(Error::io("read", path))
+        };
         let mountinfo = read("/proc/self/mountinfo")?;
         let own = read("/proc/self/cgroup")?;
         Layout::detect_from(&String::from_utf8_lossy(&mountinfo), &String::from_utf8_lossy(&own))

@@ -5,7 +5,8 @@
 //! `cgroup-v2.rst`) a controller lives behind. The life of one:
 //!
 //! 1. [`Cgroup::create`] makes the directories and writes the limits of the OCI runtime specification's
-//!    `linux.resources` (`config-linux.md#control-groups`).
+//!    `linux.resources` (`config-linux.md#control-groups`). [`Cgroup::begin`] splits that, so that a process can be born
+//!    in the version 2 directory and be at work while those of version 1 are made.
 //! 2. The parent opens [`JoinHandles`]; the child enters by itself ([`JoinHandles::join_current`]), which is far
 //!    cheaper than being moved: moving another process takes a lock over every fork and exit of the host.
 //! 3. [`Cgroup::apply`], [`Cgroup::freeze`], [`Cgroup::stats`], [`Cgroup::kill_all`] while it runs.

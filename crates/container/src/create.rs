@@ -21,7 +21,7 @@ use crate::record::{self, Locked, Phase, Record};
 use crate::rootfs::Entrance;
 use crate::runtime::CreateOptions;
 use crate::sync::{self, Tag};
-use crate::{console, hooks, inject, mounts, namespaces, netdev, process, rdt, sys};
+use crate::{console, hooks, inject, mounts, namespaces, netdev, paths, process, rdt, sys};
 
 /// What the caller wants of the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +48,7 @@ pub(crate) fn make(root: &Path, id: &str, bundle: &Path, options: &CreateOptions
     let listen_fds = listen_fds();
     let preserve_fds = options.preserve_fds + listen_fds;
     check_preserved(preserve_fds)?;
-    let bundle = std::fs::canonicalize(bundle).on_path("find the bundle", bundle)?;
+    let bundle = paths::real(bundle).on_path("find the bundle", bundle)?;
     let (mut spec, text) = match &options.spec {
         Some(spec) => {
             let text = serde_json::to_vec(spec).map_err(|e| Error::invalid("config.json", e.to_string()))?;
@@ -62,7 +62,7 @@ pub(crate) fn make(root: &Path, id: &str, bundle: &Path, options: &CreateOptions
     let linux = spec.linux.take().unwrap_or_default();
     spec.linux = Some(linux.clone());
     let path = spec.root.as_ref().map(|r| bundle.join(&r.path)).unwrap_or_default();
-    let rootfs = std::fs::canonicalize(&path).on_path("find the root file system", &path)?;
+    let rootfs = paths::real(&path).on_path("find the root file system", &path)?;
     let namespaces = namespaces::Plan::new(&spec, &linux)?;
 
     let mut record = Record {
@@ -154,7 +154,7 @@ fn prepare(
         keyring: (!options.no_new_keyring).then(|| format!("_ses.{}", record.id)),
         preserve_fds: options.preserve_fds + listen_fds,
         seccomp: seccomp.map_err(|e| Error::Seccomp(e.to_string()))?,
-        ignored_signals: process::ignored_signals(&proc),
+        ignored_signals: process::ignored_signals(),
     };
     let process = spec.process.as_ref().map(|p| {
         let mut p = p.clone();

@@ -125,7 +125,7 @@ fn prepare(
         keyring: Some(format!("_ses.{}", record.id)),
         preserve_fds: options.preserve_fds,
         seccomp: seccomp.map_err(|e| Error::Seccomp(e.to_string()))?,
-        ignored_signals: process::ignored_signals(&proc),
+        ignored_signals: process::ignored_signals(),
     };
     let process = process::Plan::new(&process, around, warnings)?;
     let init = create_pidfd(record)?;

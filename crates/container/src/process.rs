@@ -250,15 +250,8 @@ pub(crate) struct Surroundings<'a> {
 
 /// The signals that this process ignores, bit n - 1 for signal n: a program would inherit that (`nohup`, background jobs
 /// of shells; the Rust runtime itself ignores SIGPIPE). Handlers need no care, they end with the execution.
-pub(crate) fn ignored_signals(proc: &Proc) -> u64 {
-    let read = || {
-        let mut text = [0; 4096];
-        let n = rustix::io::read(proc.open_file("self/status", OFlags::RDONLY).ok()?, &mut text).ok()?;
-        let line = text[..n].split(|b| *b == b'\n').find_map(|line| line.strip_prefix(b"SigIgn:\t"))?;
-        u64::from_str_radix(std::str::from_utf8(line).ok()?, 16).ok()
-    };
-    // Any may be.
-    let ignored = read().unwrap_or(u64::MAX);
+pub(crate) fn ignored_signals() -> u64 {
+    let ignored = sys::ignored_signals();
     // Who ignores this one is not told how a child ended.
     sys::default_signals(ignored & sys::signal_bit(libc::SIGCHLD));
     ignored

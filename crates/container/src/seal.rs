@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, SealFlags};
+use rustix::io::Errno;
 
 use crate::mount_options::Attributes;
 use crate::mounts;
@@ -34,20 +35,25 @@ const SELF: &str = "/proc/self/exe";
 /// with the same arguments and environment; the second execution returns. To be called first in `main` by every verb
 /// that enters containers.
 pub fn protect_self() -> io::Result<Protection> {
-    let file_system = rustix::fs::statvfs(SELF)?;
-    if file_system.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
+    // As execution does not ask for write permission, this asks about the file and its mount only.
+    let access = rustix::fs::accessat(CWD, SELF, rustix::fs::Access::WRITE_OK, rustix::fs::AtFlags::EACCESS);
+    let read_only = match access {
+        Ok(()) => false,
+        Err(Errno::ROFS) => true,
+        // Whatever else it is comes first, and says nothing of the mount.
+        Err(_) => rustix::fs::statvfs(SELF)?.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY),
+    };
+    if read_only {
         return Ok(Protection::ReadOnlyMount);
     }
     let exe = rustix::fs::open(SELF, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     if rustix::fs::fcntl_get_seals(&exe).is_ok_and(|seals| seals.contains(SealFlags::WRITE)) {
         return Ok(Protection::SealedCopy);
     }
-    // The owner could make it writable; what counts is the file, as execution does not ask for its write permission.
+    // The owner could make it writable.
     let stat = rustix::fs::fstat(&exe)?;
     let user = rustix::process::geteuid();
-    let writable = rustix::fs::accessat(CWD, SELF, rustix::fs::Access::WRITE_OK, rustix::fs::AtFlags::EACCESS)
-        != Err(rustix::io::Errno::ACCESS);
-    if !user.is_root() && stat.st_uid != user.as_raw() && !writable {
+    if !user.is_root() && stat.st_uid != user.as_raw() && access == Err(Errno::ACCESS) {
         return Ok(Protection::NotWritable);
     }
     let sealed = read_only_mount().or_else(|_| sealed_copy(&exe))?;

@@ -294,6 +294,22 @@ pub(crate) const fn signal_bit(signal: i32) -> u64 {
     1 << (signal - 1)
 }
 
+/// The signals that this process ignores, see [`signal_bit`].
+pub(crate) fn ignored_signals() -> u64 {
+    let mut ignored = 0;
+    for signal in 1..=64 {
+        // The kernel's own form, as the C library does not tell of the signals that it keeps for itself. The handler is first.
+        let mut action = [0u64; 4];
+        let none = ptr::null::<u64>();
+        // SAFETY: the kernel writes one structure of this size.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, none, action.as_mut_ptr(), size_of::<u64>()) };
+        if action[0] == libc::SIG_IGN as u64 {
+            ignored |= signal_bit(signal);
+        }
+    }
+    ignored
+}
+
 /// Default dispositions of these signals, see [`signal_bit`].
 pub(crate) fn default_signals(mask: u64) {
     // The kernel's own form, `struct sigaction` of all zeros: SIG_DFL, no flags, an empty mask. The C library refuses the

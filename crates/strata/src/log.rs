@@ -51,9 +51,10 @@ impl Log {
     }
 
     /// Progress for those who look into a problem.
-    pub fn debug(&self, text: &str) {
+    pub fn debug(&self, text: impl FnOnce() -> String) {
         if self.debug {
-            self.record("debug", text);
+            let text = text();
+            self.record("debug", &text);
             if self.file.is_none() {
                 tell(&format!("strata: {text}\n"));
             }
@@ -64,7 +65,7 @@ impl Log {
     pub fn note(&self, note: Note) {
         match note {
             Note::Warning(text) => self.warning(&text),
-            Note::Debug(text) => self.debug(&text),
+            Note::Debug(text) => self.debug(|| text),
         }
     }
 

@@ -5,8 +5,8 @@
 mod cli;
 mod context;
 mod failure;
+mod heap;
 mod log;
-mod memory;
 mod output;
 mod progress;
 mod verbs;
@@ -17,7 +17,7 @@ use cli::Cli;
 use context::Context;
 
 #[global_allocator]
-static HEAP: memory::Heap = memory::Heap::new();
+static HEAP: heap::Heap = heap::Heap::new();
 
 /// Verbs that enter containers.
 const ENTERING: [&str; 3] = ["create", "exec", "run"];
@@ -39,10 +39,7 @@ fn main() -> ExitCode {
         }
     };
     let context = Context::new(cli.global);
-    context.log.debug(&format!("{:?}", cli.verb));
-    if entering {
-        memory::release_code();
-    }
+    context.log.debug(|| format!("{:?}", cli.verb));
     match cli.verb.execute(&context) {
         Ok(code) => code,
         Err(failure) => {
