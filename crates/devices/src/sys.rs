@@ -1,0 +1,77 @@
+//! The system calls that take addresses of guest memory. The only `unsafe` of the crate.
+
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+
+use vm_memory::bitmap::Bitmap;
+
+use crate::memory::MemorySlice;
+
+/// The kernel takes at most this many pieces in one call (`UIO_MAXIOV`).
+const MAX_PIECES: usize = 1024;
+
+/// Reads from `file` at `offset` (`None`: a stream, from where it is) into guest memory. Returns the bytes read, which may be fewer than there is room for.
+pub fn read_into_guest(file: &impl AsRawFd, slices: &[MemorySlice<'_>], offset: Option<u64>) -> io::Result<usize> {
+    let guards: Vec<_> = slices.iter().take(MAX_PIECES).map(MemorySlice::ptr_guard_mut).collect();
+    let pieces: Vec<libc::iovec> =
+        guards.iter().map(|g| libc::iovec { iov_base: g.as_ptr().cast(), iov_len: g.len() }).collect();
+    let fd = file.as_raw_fd();
+    let read = retry(|| {
+        // SAFETY: each piece is a mapped, writable range that outlives the call: the guards borrow the slices. The
+        // guest may write there at the same time, which to the kernel is user memory like any other.
+        unsafe {
+            match offset {
+                Some(offset) => {
+                    libc::preadv(fd, pieces.as_ptr(), pieces.len() as libc::c_int, offset.min(i64::MAX as u64) as i64)
+                }
+                None => libc::readv(fd, pieces.as_ptr(), pieces.len() as libc::c_int),
+            }
+        }
+    })?;
+    let mut rest = read;
+    for slice in slices {
+        let length = rest.min(slice.len());
+        slice.bitmap().mark_dirty(0, length);
+        rest -= length;
+    }
+    Ok(read)
+}
+
+/// Writes guest memory to `file` at `offset` (`None`: a stream, where it is). Returns the bytes written.
+pub fn write_from_guest(file: &impl AsRawFd, slices: &[MemorySlice<'_>], offset: Option<u64>) -> io::Result<usize> {
+    let guards: Vec<_> = slices.iter().take(MAX_PIECES).map(MemorySlice::ptr_guard).collect();
+    let pieces: Vec<libc::iovec> =
+        guards.iter().map(|g| libc::iovec { iov_base: g.as_ptr().cast_mut().cast(), iov_len: g.len() }).collect();
+    let fd: RawFd = file.as_raw_fd();
+    retry(|| {
+        // SAFETY: as above; the kernel only reads from the pieces.
+        unsafe {
+            match offset {
+                Some(offset) => {
+                    libc::pwritev(fd, pieces.as_ptr(), pieces.len() as libc::c_int, offset.min(i64::MAX as u64) as i64)
+                }
+                None => libc::writev(fd, pieces.as_ptr(), pieces.len() as libc::c_int),
+            }
+        }
+    })
+}
+
+fn retry(mut call: impl FnMut() -> isize) -> io::Result<usize> {
+    loop {
+        if let Ok(count) = usize::try_from(call()) {
+            return Ok(count);
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
+/// `EventFd` lends its descriptor only as a number.
+pub fn borrow(event: &vmm_sys_util::eventfd::EventFd) -> std::os::fd::BorrowedFd<'_> {
+    // SAFETY: the descriptor is open as long as its owner, which the result borrows.
+    unsafe { std::os::fd::BorrowedFd::borrow_raw(event.as_raw_fd()) }
+}
