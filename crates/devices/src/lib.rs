@@ -23,9 +23,11 @@
 #![deny(unsafe_code)]
 
 pub mod bus;
+pub mod console;
 pub mod event_loop;
 pub mod interrupt;
 pub mod memory;
+pub mod rng;
 mod sys;
 pub mod virtio;
 

@@ -132,6 +132,8 @@ impl VirtioInterrupt {
 pub enum DeviceState {
     /// A device with nothing to remember but its queues.
     Stateless(DeviceType),
+    /// [`crate::console`].
+    Console(crate::console::ConsoleState),
 }
 
 impl DeviceState {

@@ -140,7 +140,9 @@ impl BusDevice for MmioTransport {
             return self.transport.read_config(offset - CONFIG, data);
         }
         match <&mut [u8; 4]>::try_from(&mut *data) {
-            Ok(register) if offset < CONFIG && offset.is_multiple_of(4) => *register = self.read_register(offset).to_le_bytes(),
+            Ok(register) if offset < CONFIG && offset.is_multiple_of(4) => {
+                *register = self.read_register(offset).to_le_bytes()
+            }
             _ => read_unmapped(data),
         }
     }

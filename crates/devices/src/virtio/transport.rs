@@ -291,7 +291,7 @@ impl Transport {
         }
         let old = self.status();
         let added = value & !old;
-        let mut set = |bits: u32| {
+        let set = |bits: u32| {
             self.registers.status.fetch_or(bits, Ordering::SeqCst);
         };
         if added & status::FAILED != 0 {
