@@ -22,14 +22,17 @@
 
 #![deny(unsafe_code)]
 
+pub mod block;
 pub mod bus;
 pub mod console;
 pub mod event_loop;
 pub mod interrupt;
 pub mod memory;
+pub mod rate_limiter;
 pub mod rng;
 mod sys;
 pub mod virtio;
+pub mod vsock;
 
 pub use bus::BusDevice;
 pub use event_loop::{EventLoop, Interest, Readiness, Registrar, Subscriber};

@@ -132,8 +132,12 @@ impl VirtioInterrupt {
 pub enum DeviceState {
     /// A device with nothing to remember but its queues.
     Stateless(DeviceType),
+    /// [`crate::block`].
+    Block(crate::block::BlockState),
     /// [`crate::console`].
     Console(crate::console::ConsoleState),
+    /// [`crate::vsock`].
+    Vsock(crate::vsock::VsockState),
 }
 
 impl DeviceState {
