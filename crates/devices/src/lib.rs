@@ -22,12 +22,15 @@
 
 #![deny(unsafe_code)]
 
+pub mod balloon;
 pub mod block;
 pub mod bus;
 pub mod console;
 pub mod event_loop;
+pub mod fs;
 pub mod interrupt;
 pub mod memory;
+pub mod net;
 pub mod rate_limiter;
 pub mod rng;
 mod sys;

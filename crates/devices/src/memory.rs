@@ -27,6 +27,10 @@ pub struct GuestRange {
 impl GuestRange {
     /// The range of `length` bytes at the guest physical `address`, if all of it is memory.
     pub fn new(memory: &Memory, address: u64, length: u32) -> Option<Self> {
+        // No bytes are nowhere: drivers may give them any address.
+        if length == 0 {
+            return Some(Self { address: 0, length });
+        }
         address.checked_add(u64::from(length))?;
         memory.check_range(GuestAddress(address), length as usize).then_some(Self { address, length })
     }

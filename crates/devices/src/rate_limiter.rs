@@ -43,7 +43,7 @@ impl Bucket {
     /// How long until `count` tokens are there. A request greater than the burst needs a full bucket only, and empties it.
     fn wait(&mut self, count: u64, now: Instant) -> Option<Duration> {
         self.refill(now);
-        let missing = count.min(self.limit.burst).checked_sub(self.tokens).filter(|&missing| missing > 0)?;
+        let missing = count.clamp(1, self.limit.burst).checked_sub(self.tokens).filter(|&missing| missing > 0)?;
         let nanos = u128::from(missing) * 1_000_000_000 / u128::from(self.limit.rate) + 1;
         Some(Duration::from_nanos(nanos.min(u128::from(u64::MAX)) as u64))
     }
@@ -90,6 +90,13 @@ impl RateLimiter {
             }
         }
         Ok(true)
+    }
+
+    /// Takes the tokens for bytes that were moved after [`RateLimiter::admit`] was asked for an operation of unknown size.
+    pub fn charge(&mut self, bytes: u64) {
+        if let Some(bucket) = &mut self.bytes {
+            bucket.tokens = bucket.tokens.saturating_sub(bytes);
+        }
     }
 
     /// The timer was readable: tokens are there again.

@@ -91,6 +91,40 @@ fn retry(mut call: impl FnMut() -> isize) -> io::Result<usize> {
     }
 }
 
+/// Tells a tap interface how long the header of its packets is, and which offloads the other side does (`TUN_F_*`).
+pub fn configure_tap(tap: &impl AsRawFd, header: libc::c_int, offload: libc::c_uint) -> io::Result<()> {
+    const TUNSETOFFLOAD: u32 = 0x4004_54d0;
+    const TUNSETVNETHDRSZ: u32 = 0x4004_54d8;
+    let fd = tap.as_raw_fd();
+    retry(|| {
+        // SAFETY: this request reads one int, which lives through the call.
+        unsafe { libc::ioctl(fd, TUNSETVNETHDRSZ as _, &raw const header) as isize }
+    })?;
+    retry(|| {
+        // SAFETY: this request takes its argument by value.
+        unsafe { libc::ioctl(fd, TUNSETOFFLOAD as _, libc::c_ulong::from(offload)) as isize }
+    })?;
+    Ok(())
+}
+
+/// Gives the whole pages of guest memory back to the host. They read as zeroes, or as the file that is mapped there.
+pub fn give_back(slice: &MemorySlice<'_>) -> io::Result<()> {
+    const PAGE: usize = 4096;
+    let guard = slice.ptr_guard_mut();
+    let skip = guard.as_ptr().align_offset(PAGE);
+    let length = guard.len().saturating_sub(skip) & !(PAGE - 1);
+    if length == 0 {
+        return Ok(());
+    }
+    retry(|| {
+        // SAFETY: the pages lie within mapped guest memory, of which no references exist, only volatile accesses; the
+        // guest gave them up.
+        unsafe { libc::madvise(guard.as_ptr().add(skip).cast(), length, libc::MADV_DONTNEED) as isize }
+    })?;
+    slice.bitmap().mark_dirty(skip, length);
+    Ok(())
+}
+
 /// `EventFd` lends its descriptor only as a number.
 pub fn borrow(event: &vmm_sys_util::eventfd::EventFd) -> std::os::fd::BorrowedFd<'_> {
     // SAFETY: the descriptor is open as long as its owner, which the result borrows.

@@ -57,7 +57,7 @@ pub fn parse(chain: &Chain, memory: &Memory, disk: u64) -> Result<Result<Request
     let within = |length: usize| {
         let offset = sector.checked_mul(SECTOR)?;
         let end = offset.checked_add(length as u64)?;
-        (end <= disk && length as u64 % SECTOR == 0).then_some(offset)
+        (end <= disk && (length as u64).is_multiple_of(SECTOR)).then_some(offset)
     };
     Ok(match kind {
         READ => match within(room) {

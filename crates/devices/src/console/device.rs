@@ -382,7 +382,7 @@ impl VirtioDevice for Console {
             CONTROL_FROM_GUEST if multiport => self.receive_control(),
             CONTROL_TO_GUEST | CONTROL_FROM_GUEST => Ok(()),
             _ if port_of(queue) >= self.ports.len() => Ok(()),
-            _ if queue % 2 == 0 => self.send_input(port_of(queue)),
+            _ if queue.is_multiple_of(2) => self.send_input(port_of(queue)),
             _ => self.take_output(port_of(queue)),
         }
     }

@@ -132,10 +132,16 @@ impl VirtioInterrupt {
 pub enum DeviceState {
     /// A device with nothing to remember but its queues.
     Stateless(DeviceType),
+    /// [`crate::balloon`].
+    Balloon(crate::balloon::BalloonState),
     /// [`crate::block`].
     Block(crate::block::BlockState),
     /// [`crate::console`].
     Console(crate::console::ConsoleState),
+    /// [`crate::fs`].
+    Fs(crate::fs::FsState),
+    /// [`crate::net`].
+    Net(crate::net::NetState),
     /// [`crate::vsock`].
     Vsock(crate::vsock::VsockState),
 }

@@ -10,9 +10,11 @@ pub mod pci;
 pub mod queue;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+#[cfg(test)]
+mod tests;
 pub mod transport;
 
-pub use device::{Activation, DeviceType, VirtioDevice, VirtioInterrupt};
+pub use device::{Activation, DeviceState, DeviceType, VirtioDevice, VirtioInterrupt};
 pub use fault::{DeviceError, GuestFault};
 pub use queue::{Chain, Queue, QueueState};
 

@@ -368,6 +368,10 @@ impl Transport {
             let state = running.get(number).copied().flatten().unwrap_or(setup.state);
             (state, setup.enabled)
         });
+        // What the device gave back for the snapshot it takes again, should it go on here.
+        for kick in self.kicks() {
+            let _ = kick.write(1);
+        }
         Ok(TransportState {
             version: TRANSPORT_STATE_VERSION,
             status: self.status(),
