@@ -1,7 +1,7 @@
 //! Virtio (1.3): devices and drivers that talk over queues in the guest's memory.
 //!
-//! [`device`] is what a device implements, [`queue`] the split virtqueue with its validation, [`mmio`] the
-//! transport over the common [`transport`] state machine.
+//! [`device`] is what a device implements, [`queue`] the split virtqueue with its validation, [`mmio`] and [`pci`]
+//! the transports over the common [`transport`] state machine.
 
 pub mod device;
 pub mod fault;
