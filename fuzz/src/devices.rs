@@ -5,16 +5,19 @@
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{MemfdFlags, Mode, OFlags, memfd_create, open};
 use strata_devices::BusDevice;
 use strata_devices::balloon::{Balloon, BalloonOptions};
-use strata_devices::block::{Block, BlockOptions, RawImage};
+use strata_devices::block::{Block, BlockOptions, Image, Qcow2Image, RawImage};
 use strata_devices::console::{Console, Port};
 use strata_devices::fs::{CachePolicy, Fs, FsOptions};
+use strata_devices::mem::Mem;
 use strata_devices::net::{Net, NetOptions, StreamSocket};
+use strata_devices::pmem::Pmem;
 use strata_devices::rng::Rng;
 use strata_devices::virtio::VirtioDevice;
 use strata_devices::virtio::testing::Driver;
@@ -24,7 +27,7 @@ use vm_memory::{Bytes, GuestAddress};
 /// Entry point.
 pub fn fuzz_one(data: &[u8]) {
     let Some((&device, script)) = data.split_first() else { return };
-    match device % 7 {
+    match device % 10 {
         0 => run(Rng::new(), script),
         1 => {
             let (far, near) = UnixStream::pair().unwrap();
@@ -57,7 +60,28 @@ pub fn fuzz_one(data: &[u8]) {
             run(Net::new(Box::new(StreamSocket::new(near).unwrap()), NetOptions::default()).unwrap(), script);
             drop(far);
         }
-        _ => run(Balloon::new(BalloonOptions::default()), script),
+        6 => run(Balloon::new(BalloonOptions::default()), script),
+        7 => run(Pmem::new(None, 1 << 32, 2 << 20), script),
+        8 => {
+            let mut device = Mem::new(1 << 32, 8 << 20).unwrap();
+            device.set_requested(4 << 20).unwrap();
+            run(device, script);
+        }
+        // The input is a disk image as well as what the guest does with it.
+        _ => {
+            let disk = File::from(memfd_create("disk", MemfdFlags::CLOEXEC).unwrap());
+            Qcow2Image::create(&disk, 1 << 20, None).unwrap();
+            let mut script = Script(script);
+            for _ in 0..script.u8() % 16 {
+                let at = u64::from(script.u8() % 5) << 16 | u64::from(script.u16() % 128);
+                disk.write_all_at(&script.take::<8>(), at).unwrap();
+            }
+            if let Ok(image) = Qcow2Image::new(disk, None, false)
+                && image.size() <= 1 << 30
+            {
+                run(Block::new(Arc::new(image), BlockOptions::default()).unwrap(), script.0);
+            }
+        }
     }
 }
 

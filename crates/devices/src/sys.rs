@@ -125,6 +125,12 @@ pub fn give_back(slice: &MemorySlice<'_>) -> io::Result<()> {
     Ok(())
 }
 
+/// A buffer of one's own, as if it were guest memory.
+pub fn own_slice(buffer: &mut [u8]) -> MemorySlice<'_> {
+    // SAFETY: the buffer is valid for its length, and borrowed for as long as the slice lives.
+    unsafe { MemorySlice::with_bitmap(buffer.as_mut_ptr(), buffer.len(), None, None) }
+}
+
 /// `EventFd` lends its descriptor only as a number.
 pub fn borrow(event: &vmm_sys_util::eventfd::EventFd) -> std::os::fd::BorrowedFd<'_> {
     // SAFETY: the descriptor is open as long as its owner, which the result borrows.

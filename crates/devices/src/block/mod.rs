@@ -15,5 +15,6 @@ mod tests;
 mod worker;
 
 pub use device::{Block, BlockOptions};
+pub use image::qcow2::{Qcow2Error, Qcow2Image};
 pub use image::{Image, Pieces, RawImage};
 pub use state::BlockState;

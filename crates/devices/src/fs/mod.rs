@@ -7,7 +7,7 @@
 //! directories are opened; device nodes cannot be made.
 //!
 //! *What is not here.* File locks stay within the guest, whose kernel keeps them when the server offers none. Mapping
-//! of file pages into the guest (DAX) is what the pmem device is for.
+//! of file pages into the guest (DAX) is what [`crate::pmem`] is for.
 
 mod device;
 mod node;

@@ -140,6 +140,8 @@ pub enum DeviceState {
     Console(crate::console::ConsoleState),
     /// [`crate::fs`].
     Fs(crate::fs::FsState),
+    /// [`crate::mem`].
+    Mem(crate::mem::MemState),
     /// [`crate::net`].
     Net(crate::net::NetState),
     /// [`crate::vsock`].

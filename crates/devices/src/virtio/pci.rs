@@ -322,12 +322,10 @@ impl PciTransport {
             (0x08, 4) => t.driver_features_select = word,
             (0x0c, 4) => t.set_driver_features(word),
             (0x10, 2) => self.messages.lock().set_vector(None, word as u16),
-            (0x14, 1) => {
-                if t.set_status(word) {
-                    let mut state = self.messages.lock();
-                    state.config_vector = NO_VECTOR;
-                    state.queue_vectors.fill(NO_VECTOR);
-                }
+            (0x14, 1) if t.set_status(word) => {
+                let mut state = self.messages.lock();
+                state.config_vector = NO_VECTOR;
+                state.queue_vectors.fill(NO_VECTOR);
             }
             (0x16, 2) => t.queue_select = word,
             (0x18, 2) => t.set_queue_size(word),

@@ -132,7 +132,7 @@ fn saved_state_that_does_not_fit_is_refused() {
         |state| state.queues.clear(),
         |state| state.driver_features = u64::MAX,
         |state| state.queues[0].0.size = 3,
-        |state| state.queues[0].0.used = u64::MAX & !3,
+        |state| state.queues[0].0.used = !3,
         |state| state.device = DeviceState::Stateless(DeviceType::Net),
     ];
     for (number, spoil) in broken.iter().enumerate() {
@@ -181,8 +181,11 @@ fn write_table(memory: &Memory, at: u64, table: &[(u64, u32, u16, u16)]) {
     }
 }
 
+/// Addresses and lengths.
+type Buffers = Vec<(u64, u32)>;
+
 /// The chain as the specification reads, in the plainest way: what `pop` must agree with.
-fn model(memory: &Memory, table: u64, size: u16, head: u16) -> Option<(Vec<(u64, u32)>, Vec<(u64, u32)>)> {
+fn model(memory: &Memory, table: u64, size: u16, head: u16) -> Option<(Buffers, Buffers)> {
     let (mut table, mut size, mut index, mut nested) = (table, size, head, false);
     let (mut readable, mut writable) = (Vec::new(), Vec::new());
     let mut total = 0u64;

@@ -1,5 +1,6 @@
 //! What is behind a disk: bytes at offsets.
 
+pub mod qcow2;
 mod raw;
 
 use std::io;
@@ -58,6 +59,11 @@ impl<'a> Pieces<'a> {
             }
         }
         Ok(Self { pieces })
+    }
+
+    /// A buffer of one's own instead of a guest's.
+    pub fn own(buffer: &'a mut [u8]) -> Self {
+        Self { pieces: vec![crate::sys::own_slice(buffer)] }
     }
 
     /// As slices.
