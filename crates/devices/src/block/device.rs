@@ -132,9 +132,15 @@ impl Block {
 
     fn start(&mut self, number: u16, chain: Chain, request: Request) -> Result<(), DeviceError> {
         let Some(active) = &self.active else { return Ok(()) };
-        if let Request::Read { offset, ranges } = &request
-            && self.image.read_now(*offset, &Pieces::new(&active.memory, ranges)?)
-        {
+        let durable = self.features & F_FLUSH == 0;
+        let at_once = match &request {
+            Request::Read { offset, ranges } => self.image.read_now(*offset, &Pieces::new(&active.memory, ranges)?),
+            Request::Write { offset, ranges } if !durable => {
+                self.image.write_now(*offset, &Pieces::new(&active.memory, ranges)?)
+            }
+            _ => false,
+        };
+        if at_once {
             return self.complete(number, chain, Status::Ok);
         }
         let tag = match self.in_flight.iter().position(Option::is_none) {
@@ -144,7 +150,6 @@ impl Block {
                 self.in_flight.len() - 1
             }
         };
-        let durable = self.features & F_FLUSH == 0;
         match self.workers.submit(Job { tag, request, memory: active.memory.clone(), durable }) {
             Ok(()) => {
                 self.in_flight[tag] = Some((number, chain));

@@ -169,3 +169,38 @@ fn snapshot_keeps_buffers_and_limits_hold() {
     });
     assert!(started.elapsed() > Duration::from_millis(150), "{:?}", started.elapsed());
 }
+
+/// A tap interface in a network namespace of the calling thread; `None` where that is not allowed.
+#[allow(unsafe_code)]
+fn real_tap() -> Option<File> {
+    // SAFETY: only this thread, which ends with the test, gets the new namespace.
+    if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
+        return None;
+    }
+    let file = File::options().read(true).write(true).open("/dev/net/tun").ok()?;
+    // struct ifreq: name, flags IFF_TAP | IFF_NO_PI | IFF_VNET_HDR.
+    let mut request = [0u8; 40];
+    request[..4].copy_from_slice(b"test");
+    request[16..18].copy_from_slice(&0x5002u16.to_le_bytes());
+    // SAFETY: TUNSETIFF reads and writes one struct ifreq, which lives through the call.
+    let done = unsafe { libc::ioctl(std::os::fd::AsRawFd::as_raw_fd(&file), 0x4004_54ca, request.as_mut_ptr()) };
+    (done == 0).then_some(file)
+}
+
+#[test]
+#[allow(clippy::print_stderr, reason = "a skip must be seen")]
+fn tap_of_the_kernel_takes_header_size_and_offloads() {
+    let Some(file) = real_tap() else {
+        let line = "tap_of_the_kernel_takes_header_size_and_offloads: no privilege for a network namespace and a tap";
+        if let Some(path) = std::env::var_os("STRATA_TEST_SKIPS") {
+            writeln!(File::options().append(true).create(true).open(path).unwrap(), "{line}").unwrap();
+        }
+        eprintln!("SKIPPED {line}");
+        return;
+    };
+    let mut driver = Driver::new(Net::new(Box::new(Tap::new(file).unwrap()), NetOptions::default()).unwrap());
+    assert_eq!(driver.features & super::config::OFFLOADS, super::config::OFFLOADS);
+    // The interface is down: the packet is lost, and the guest goes on.
+    driver.request(1, &[&frame(60, 1)], &[]);
+    assert!(!driver.needs_reset());
+}

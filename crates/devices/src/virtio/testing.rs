@@ -44,6 +44,8 @@ pub struct Driver<D> {
     /// Chains are put into indirect tables.
     pub indirect: bool,
     next_free: u64,
+    /// Where memory was free before the oldest request in flight.
+    idle_mark: u64,
 }
 
 /// The driver's view of a queue.
@@ -60,7 +62,6 @@ pub struct DriverQueue {
 struct InFlight {
     descriptors: Vec<u16>,
     writable: Vec<(u64, usize)>,
-    free_to: u64,
 }
 
 /// A completed chain.
@@ -109,6 +110,7 @@ impl<D: VirtioDevice + 'static> Driver<D> {
             queues: Vec::new(),
             indirect: false,
             next_free: 0x1000,
+            idle_mark: 0x1000,
         }
     }
 
@@ -121,7 +123,7 @@ impl<D: VirtioDevice + 'static> Driver<D> {
         next.features = self.features;
         next.queues = std::mem::take(&mut self.queues);
         next.indirect = self.indirect;
-        next.next_free = self.next_free;
+        (next.next_free, next.idle_mark) = (self.next_free, self.idle_mark);
         next
     }
 
@@ -190,6 +192,10 @@ impl<D: VirtioDevice + 'static> Driver<D> {
         at
     }
 
+    fn is_idle(&self) -> bool {
+        self.queues.iter().all(|queue| queue.in_flight.is_empty())
+    }
+
     /// The status register.
     pub fn status(&mut self) -> u32 {
         self.read_register(0x70)
@@ -226,7 +232,9 @@ impl<D: VirtioDevice + 'static> Driver<D> {
 
     /// Offers a chain of `readable` buffers with content and `writable` buffers with room. Returns its head.
     pub fn submit(&mut self, queue: usize, readable: &[&[u8]], writable: &[usize]) -> u16 {
-        let start = self.next_free;
+        if self.is_idle() {
+            self.idle_mark = self.next_free;
+        }
         let mut buffers = Vec::new();
         for data in readable {
             let at = self.allocate(data.len() as u64);
@@ -244,7 +252,7 @@ impl<D: VirtioDevice + 'static> Driver<D> {
         let q = &mut self.queues[queue];
         let descriptors: Vec<u16> = (0..count).map(|_| q.free.pop().expect("the queue is full")).collect();
         let head = descriptors[0];
-        q.in_flight.insert(head, InFlight { descriptors: descriptors.clone(), writable: room, free_to: start });
+        q.in_flight.insert(head, InFlight { descriptors: descriptors.clone(), writable: room });
         let last = buffers.len() - 1;
         if let Some(table) = table {
             for (index, &(at, length, flags)) in buffers.iter().enumerate() {
@@ -330,8 +338,8 @@ impl<D: VirtioDevice + 'static> Driver<D> {
         let (head, written) = (element as u16, (element >> 32) as usize);
         let chain = q.in_flight.remove(&head).expect("the device completed a chain that is not in flight");
         q.free.extend(chain.descriptors);
-        if q.in_flight.is_empty() && self.queues.iter().all(|q| q.in_flight.is_empty()) {
-            self.next_free = chain.free_to.min(self.next_free);
+        if self.is_idle() {
+            self.next_free = self.idle_mark;
         }
         let mut data = Vec::new();
         for (at, length) in chain.writable {

@@ -28,6 +28,11 @@ pub trait Image: Send + Sync {
         false
     }
 
+    /// Writes without waiting for a disk; false if that is not possible, then part of it may have been written.
+    fn write_now(&self, _offset: u64, _data: &Pieces<'_>) -> bool {
+        false
+    }
+
     /// Fills all of `data`.
     fn read(&self, offset: u64, data: &Pieces<'_>) -> io::Result<()>;
 

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{FallocateFlags, fallocate};
@@ -26,6 +27,8 @@ pub struct RawImage {
     direct: Option<usize>,
     /// Held while a part of a block is read, changed and written back.
     unaligned: Mutex<()>,
+    /// The file system knows no write that does not wait.
+    never_at_once: AtomicBool,
 }
 
 /// A bounce buffer holds this much of a request.
@@ -42,7 +45,7 @@ impl RawImage {
         use std::io::Seek;
         let size = (&file).seek(io::SeekFrom::End(0))?;
         let direct = options.direct.map(|alignment| alignment.clamp(512, 1 << 16).next_power_of_two() as usize);
-        Ok(Self { file, size: size & !511, direct, unaligned: Mutex::new(()) })
+        Ok(Self { file, size: size & !511, direct, unaligned: Mutex::new(()), never_at_once: AtomicBool::new(false) })
     }
 
     fn aligned(&self, offset: u64, data: &Pieces<'_>) -> bool {
@@ -119,6 +122,21 @@ impl Image for RawImage {
     fn read_now(&self, offset: u64, data: &Pieces<'_>) -> bool {
         self.direct.is_none()
             && sys::read_into_guest_now(&self.file, data.slices(), offset).is_ok_and(|count| count == data.len())
+    }
+
+    fn write_now(&self, offset: u64, data: &Pieces<'_>) -> bool {
+        if self.direct.is_some() || self.never_at_once.load(Ordering::Relaxed) {
+            return false;
+        }
+        match sys::write_from_guest_now(&self.file, data.slices(), offset) {
+            Ok(count) => count == data.len(),
+            Err(error) => {
+                // Few file systems can; one that cannot is not asked again.
+                let never = error.kind() != io::ErrorKind::WouldBlock;
+                self.never_at_once.fetch_or(never, Ordering::Relaxed);
+                false
+            }
+        }
     }
 
     fn read(&self, offset: u64, data: &Pieces<'_>) -> io::Result<()> {
