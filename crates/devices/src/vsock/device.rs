@@ -542,6 +542,10 @@ impl VirtioDevice for Vsock {
     }
 
     fn source_ready(&mut self, token: u32, readiness: Readiness) -> Result<(), DeviceError> {
+        // An event of before a reset.
+        if self.active.is_none() {
+            return Ok(());
+        }
         match token {
             LISTENER => self.accept(),
             _ => self.socket_ready(token.wrapping_sub(FIRST_CONNECTION) as usize, readiness),
