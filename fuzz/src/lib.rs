@@ -12,6 +12,7 @@
 
 pub mod cgroup_layout;
 pub mod config;
+pub mod devices;
 pub mod image_document;
 pub mod layer;
 pub mod seccomp;
@@ -21,5 +22,9 @@ pub mod words;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: &[Target] =
-    &[("cgroup_layout", cgroup_layout::fuzz_one), ("config", config::fuzz_one), ("seccomp", seccomp::fuzz_one)];
+pub const TARGETS: &[Target] = &[
+    ("cgroup_layout", cgroup_layout::fuzz_one),
+    ("config", config::fuzz_one),
+    ("devices", devices::fuzz_one),
+    ("seccomp", seccomp::fuzz_one),
+];
