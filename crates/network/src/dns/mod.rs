@@ -1,0 +1,1 @@
+pub(crate) const ADDRESS: &str = "127.0.0.11";
