@@ -23,7 +23,9 @@ mod rootless;
 mod state;
 mod sysctl;
 
+pub use dns::{DnsServer, fuzz_message};
 pub use error::Error;
 pub use files::{hostname_file, hosts_file, resolv_conf, resolvers};
 pub use model::{AttachRequest, Attachment, Driver, Mac, Network, Protocol, PublishedPort, Range, Subnet};
 pub use networks::{Connection, CreateNetwork, DEFAULT_NETWORK, GcReport, Health, NetworkInfo, Networks};
+pub use rootless::{Rootless, RootlessProgram};

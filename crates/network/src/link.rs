@@ -68,13 +68,17 @@ fn octets(address: IpAddr) -> Vec<u8> {
     }
 }
 
-/// No address of its own making: what is switched needs none.
-fn no_link_local(batch: &mut Batch) {
-    batch.nested(IFLA_AF_SPEC, |b| {
-        b.nested(u16::from(AF_INET6), |b| {
-            b.attribute(IFLA_INET6_ADDR_GEN_MODE, &[IN6_ADDR_GEN_MODE_NONE]);
+/// Takes an interface up that is only switched. IPv6 shall not give it an address of its own making, which the kernel
+/// accepts for an interface that exists, but not in the message that makes it.
+fn up(batch: &mut Batch, network: &Network, name: &str) {
+    batch.message(RTM_NEWLINK, ACK, &link(0, 0, true)).text(IFLA_IFNAME, name);
+    if network.ipv6.is_some() {
+        batch.nested(IFLA_AF_SPEC, |b| {
+            b.nested(u16::from(AF_INET6), |b| {
+                b.attribute(IFLA_INET6_ADDR_GEN_MODE, &[IN6_ADDR_GEN_MODE_NONE]);
+            });
         });
-    });
+    }
 }
 
 fn add_address(batch: &mut Batch, index: u32, address: IpAddr, subnet: Subnet) {
@@ -114,12 +118,11 @@ pub(crate) fn make_bridge(socket: &Socket, network: &Network, mac: Mac) -> Resul
     let what = || format!("make the bridge {name} of the network {:?}", network.name);
     let mut batch = Batch::default();
     // A bridge without an address of its own takes the lowest of its ports', which changes as they come and go.
-    batch.message(RTM_NEWLINK, ACK | CREATE | EXCL, &link(0, 0, true)).text(IFLA_IFNAME, name);
+    batch.message(RTM_NEWLINK, ACK | CREATE | EXCL, &link(0, 0, false)).text(IFLA_IFNAME, name);
     batch.attribute(IFLA_ADDRESS, &mac.0);
     if let Some(mtu) = network.mtu {
         batch.u32(IFLA_MTU, mtu);
     }
-    no_link_local(&mut batch);
     batch.nested(IFLA_LINKINFO, |b| {
         b.text(IFLA_INFO_KIND, "bridge");
         b.nested(IFLA_INFO_DATA, |b| {
@@ -131,6 +134,7 @@ pub(crate) fn make_bridge(socket: &Socket, network: &Network, mac: Mac) -> Resul
             }
         });
     });
+    up(&mut batch, network, name);
     socket.request(&mut batch).map_err(|r| Error::kernel(what(), part, r.source))?;
     let index = find(socket, name)?.ok_or_else(|| Error::kernel(what(), part, io::ErrorKind::NotFound.into()))?;
     let mut batch = Batch::default();
@@ -164,7 +168,7 @@ fn add_uplink(socket: &Socket, network: &Network, bridge: u32, uplink: &str) -> 
     Ok(())
 }
 
-/// Makes a pair of interfaces: one end a port of the bridge, the other inside a namespace, both up.
+/// Makes a pair of interfaces: one end a port of the bridge, the other born inside a namespace.
 pub(crate) fn make_pair(
     socket: &Socket,
     network: &Network,
@@ -173,17 +177,17 @@ pub(crate) fn make_pair(
     namespace: BorrowedFd<'_>,
 ) -> Result<(), Refusal> {
     let mut batch = Batch::default();
-    batch.message(RTM_NEWLINK, ACK | CREATE | EXCL, &link(0, 0, true));
+    batch.message(RTM_NEWLINK, ACK | CREATE | EXCL, &link(0, 0, false));
     batch.text(IFLA_IFNAME, &attachment.host_interface).u32(IFLA_MASTER, bridge);
     if let Some(mtu) = network.mtu {
         batch.u32(IFLA_MTU, mtu);
     }
-    no_link_local(&mut batch);
     batch.nested(IFLA_LINKINFO, |b| {
         b.text(IFLA_INFO_KIND, "veth");
         b.nested(IFLA_INFO_DATA, |b| {
             b.nested(VETH_INFO_PEER, |b| {
-                b.raw(&link(0, 0, true)).text(IFLA_IFNAME, &attachment.interface);
+                // Down: an end cannot go up before the other one exists.
+                b.raw(&link(0, 0, false)).text(IFLA_IFNAME, &attachment.interface);
                 b.attribute(IFLA_ADDRESS, &attachment.mac.0);
                 b.u32(IFLA_NET_NS_FD, namespace.as_raw_fd() as u32);
                 if let Some(mtu) = network.mtu {
@@ -192,6 +196,7 @@ pub(crate) fn make_pair(
             });
         });
     });
+    up(&mut batch, network, &attachment.host_interface);
     port_options(&mut batch, network, attachment);
     socket.request(&mut batch).map(drop)
 }
@@ -228,6 +233,7 @@ pub(crate) fn configure_inside(inside: &Socket, network: &Network, attachment: &
     let what = || format!("configure the interface {} of {}", attachment.interface, attachment.instance);
     let mut batch = Batch::default();
     batch.message(RTM_NEWLINK, ACK, &link(0, 1, true));
+    batch.message(RTM_NEWLINK, ACK, &link(0, 0, true)).text(IFLA_IFNAME, &attachment.interface);
     batch.message(RTM_GETLINK, ACK, &link(0, 0, false)).text(IFLA_IFNAME, &attachment.interface);
     let answers = inside.request(&mut batch).map_err(|r| Error::kernel(what(), Part::Routing, r.source))?;
     let index = answers.first().and_then(|a| number(&a.body, 4)).map(u32::from_ne_bytes);

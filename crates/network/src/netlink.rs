@@ -99,11 +99,6 @@ impl Batch {
         self
     }
 
-    /// Size in bytes so far.
-    pub(crate) fn len(&self) -> usize {
-        self.bytes.len()
-    }
-
     /// Number of the message that was started last.
     pub(crate) fn number(&self) -> u32 {
         self.count
@@ -113,30 +108,27 @@ impl Batch {
 /// A message from the kernel.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    /// Number of the request.
-    pub(crate) number: u32,
     /// Its type.
     pub(crate) kind: u16,
     /// What follows the header.
     pub(crate) body: Vec<u8>,
 }
 
-/// A request that failed: its number, and why.
+/// A request that failed, and why.
 #[derive(Debug)]
 pub(crate) struct Refusal {
-    pub(crate) number: u32,
     pub(crate) source: io::Error,
 }
 
 impl From<io::Error> for Refusal {
     fn from(source: io::Error) -> Refusal {
-        Refusal { number: 0, source }
+        Refusal { source }
     }
 }
 
 impl From<rustix::io::Errno> for Refusal {
     fn from(source: rustix::io::Errno) -> Refusal {
-        Refusal { number: 0, source: source.into() }
+        Refusal { source: source.into() }
     }
 }
 
@@ -183,7 +175,7 @@ impl Socket {
                 Some(code) => {
                     acknowledged += 1;
                     let source = io::Error::from_raw_os_error(code);
-                    refusal.get_or_insert(Refusal { number: answer.number, source });
+                    refusal.get_or_insert(Refusal { source });
                 }
             })?;
         }
@@ -214,7 +206,7 @@ impl Socket {
             let received = self.receive(RecvFlags::DONTWAIT, |answer| {
                 if let Some(code) = answer.error().filter(|code| *code != 0) {
                     let source = io::Error::from_raw_os_error(code);
-                    refusal.get_or_insert(Refusal { number: answer.number, source });
+                    refusal.get_or_insert(Refusal { source });
                 }
             });
             match received {
@@ -238,7 +230,6 @@ impl Socket {
                 return Err(io::ErrorKind::InvalidData.into());
             }
             take(Answer {
-                number: number::<4>(rest, 8).map_or(0, u32::from_ne_bytes),
                 kind: number::<2>(rest, 4).map_or(0, u16::from_ne_bytes),
                 body: rest[HEADER..length].to_vec(),
             });
@@ -307,10 +298,10 @@ mod tests {
         batch.message(17, 0, &[]);
         batch.end();
         assert_eq!(batch.number(), 2);
-        assert_eq!(batch.len() % 4, 0);
+        assert_eq!(batch.bytes.len() % 4, 0);
         let first = u32::from_ne_bytes(number(&batch.bytes, 0).unwrap()) as usize;
-        assert_eq!(batch.len() - first, HEADER);
-        let answer = Answer { number: 1, kind: 16, body: batch.bytes[HEADER..first].to_vec() };
+        assert_eq!(batch.bytes.len() - first, HEADER);
+        let answer = Answer { kind: 16, body: batch.bytes[HEADER..first].to_vec() };
         assert_eq!(answer.attributes(4).text(3), Some("lo"));
         let inner = Attributes(answer.attributes(4).find(18).unwrap());
         assert_eq!(inner.text(1), Some("veth"));
