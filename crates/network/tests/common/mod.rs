@@ -32,7 +32,7 @@ impl Namespace {
         let (jobs, inbox) = channel::<Job>();
         let (tell, told) = channel();
         let thread = std::thread::spawn(move || {
-            rustix::thread::unshare(UnshareFlags::NEWNET).unwrap();
+            unshare(UnshareFlags::NEWNET);
             let fd = File::open("/proc/thread-self/ns/net").unwrap();
             tell.send((fd, rustix::thread::gettid().as_raw_nonzero().get())).unwrap();
             inbox.into_iter().for_each(|job| job());
@@ -136,7 +136,7 @@ impl Host {
             skipped(test, "network namespaces with addresses need root");
             return None;
         }
-        rustix::thread::unshare(UnshareFlags::NEWNET | UnshareFlags::NEWNS).unwrap();
+        unshare(UnshareFlags::NEWNET | UnshareFlags::NEWNS);
         ip("link set lo up");
         let scratch = tempfile::tempdir().unwrap();
         let networks = Networks::open(&scratch.path().join("store"), &scratch.path().join("state")).unwrap();
@@ -170,6 +170,11 @@ impl Host {
         let output = Command::new("ip").args(["-o", "link"]).output().unwrap();
         String::from_utf8(output.stdout).unwrap()
     }
+}
+
+fn unshare(flags: UnshareFlags) {
+    // SAFETY: only a table of descriptors made this thread's own could break what others rely on; none is.
+    unsafe { rustix::thread::unshare_unsafe(flags) }.unwrap();
 }
 
 /// Runs ip(8) in the namespace of this thread.
