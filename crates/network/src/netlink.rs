@@ -221,7 +221,8 @@ impl Socket {
     }
 
     fn receive(&self, flags: RecvFlags, mut take: impl FnMut(Answer)) -> io::Result<()> {
-        let mut buffer = vec![0u8; 32 << 10];
+        // The kernel makes the parts of a list no longer than what was asked to be received.
+        let mut buffer = [0u8; 8 << 10];
         let (_, n) = rustix::io::retry_on_intr(|| rustix::net::recv(&self.0, &mut buffer[..], flags))?;
         let mut rest = &buffer[..n];
         while rest.len() >= HEADER {

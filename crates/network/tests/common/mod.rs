@@ -138,7 +138,8 @@ impl Host {
         }
         unshare(UnshareFlags::NEWNET | UnshareFlags::NEWNS);
         ip("link set lo up");
-        let scratch = tempfile::tempdir().unwrap();
+        // In memory, as the state of the usual host is.
+        let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
         let networks = Networks::open(&scratch.path().join("store"), &scratch.path().join("state")).unwrap();
         Some(Host { networks, scratch })
     }
