@@ -12,6 +12,7 @@
 
 pub mod cgroup_layout;
 pub mod config;
+pub mod dns;
 pub mod image_document;
 pub mod layer;
 pub mod seccomp;
@@ -22,4 +23,4 @@ pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
 pub const TARGETS: &[Target] =
-    &[("cgroup_layout", cgroup_layout::fuzz_one), ("config", config::fuzz_one), ("seccomp", seccomp::fuzz_one)];
+    &[("cgroup_layout", cgroup_layout::fuzz_one), ("config", config::fuzz_one), ("dns", dns::fuzz_one), ("seccomp", seccomp::fuzz_one)];

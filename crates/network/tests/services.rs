@@ -8,6 +8,7 @@ use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use common::{Host, Namespace, PATIENCE, SILENCE, ask_tcp, ip, on, publishing, skipped, v4, v6};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -223,7 +224,7 @@ fn pasta_connects_and_publishes_for_an_ordinary_user() {
     let (uid, gid) = (rustix::process::Uid::from_raw(1000), rustix::process::Gid::from_raw(1000));
     rustix::thread::set_thread_res_gid(gid, gid, gid).unwrap();
     rustix::thread::set_thread_res_uid(uid, uid, uid).unwrap();
-    let server = "printf 'ready\n'; exec busybox nc -ll -p 80 -e /bin/echo ping 192.0.2.2";
+    let server = r#"echo ready; exec busybox nc -ll -p 80 -e sh -c 'head -c 4; printf " 192.0.2.2"'"#;
     let mut instance = Command::new("unshare")
         .args(["--map-root-user", "--net", "sh", "-c", server])
         .stdout(Stdio::piped())
@@ -232,7 +233,12 @@ fn pasta_connects_and_publishes_for_an_ordinary_user() {
     std::io::Read::read_exact(&mut instance.stdout.take().unwrap(), &mut [0; 6]).unwrap();
     let ports = ["8080:80".parse().unwrap()];
     let started = Rootless::start(RootlessProgram::Pasta, instance.id() as i32, &ports, host.scratch.path());
-    let answered = started.as_ref().is_ok_and(|_| outside.ask_tcp("192.0.2.1:8080", PATIENCE).is_some());
+    // The server inside says that it begins to listen, not that it does.
+    let ask = || {
+        std::thread::sleep(Duration::from_millis(50));
+        outside.ask_tcp("192.0.2.1:8080", PATIENCE)
+    };
+    let answered = started.as_ref().is_ok_and(|_| (0..40).find_map(|_| ask()).is_some());
     instance.kill().unwrap();
     instance.wait().unwrap();
     drop(started.unwrap());
