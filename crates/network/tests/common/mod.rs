@@ -1,5 +1,5 @@
 //! Network namespaces for tests: every test has a host of its own.
-#![allow(dead_code, clippy::unwrap_used)]
+#![allow(dead_code, clippy::unwrap_used, clippy::print_stderr)]
 
 use std::fs::File;
 use std::io::{Read, Write};
