@@ -13,6 +13,7 @@
 pub mod cgroup_layout;
 pub mod config;
 pub mod devices;
+pub mod dns;
 pub mod image_document;
 pub mod layer;
 pub mod seccomp;
@@ -26,5 +27,6 @@ pub const TARGETS: &[Target] = &[
     ("cgroup_layout", cgroup_layout::fuzz_one),
     ("config", config::fuzz_one),
     ("devices", devices::fuzz_one),
+    ("dns", dns::fuzz_one),
     ("seccomp", seccomp::fuzz_one),
 ];

@@ -216,6 +216,8 @@ verbs! {
     "update" Update(verbs::update::Update),
     /// Import, export, build and list images
     "image" Image(verbs::image::Image),
+    /// Make, list and remove networks of instances
+    "network" Network(verbs::network::Network),
     /// Measure the same workload behind every boundary of this host
     "compare" Compare(verbs::compare::Compare),
     /// Say which boundaries this host offers, and why not the others

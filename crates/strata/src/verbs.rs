@@ -13,6 +13,7 @@ pub mod inspect;
 pub mod kill;
 pub mod list;
 pub mod manual;
+pub mod network;
 pub mod pause;
 pub mod ps;
 pub mod rm;
