@@ -38,6 +38,8 @@ impl Progress for Bars {
             Stage::Unpack => (1, "unpacking"),
             Stage::Export => (2, "writing"),
             Stage::Build => (3, "building"),
+            Stage::Pull => (4, "pulling"),
+            Stage::Push => (5, "pushing"),
         };
         let Ok(mut bars) = self.bars.lock() else { return };
         let bar = bars.entry((key, item.to_string())).or_insert_with(|| {
