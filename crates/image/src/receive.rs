@@ -42,6 +42,16 @@ impl Store {
         Ok(Receiving { store: self, _lock: self.lock_shared()? })
     }
 
+    /// The image that has exactly this name, and the index it was picked from.
+    pub fn named_image(&self, reference: &Reference) -> Result<Option<(Image, Option<Digest>)>, Error> {
+        let Some(key) = reference.digest_key().or_else(|| reference.key()) else { return Ok(None) };
+        match self.named(&key)? {
+            // One whose documents are gone is as good as none.
+            Some(named) => Ok(self.load_manifest(&named.digest).ok().map(|image| (image, named.index))),
+            None => Ok(None),
+        }
+    }
+
     /// Whether a blob with this name and size is there. Its content is not read again: it was checked on entry, and is
     /// once more when it is used.
     pub fn holds_blob(&self, digest: &Digest, size: u64) -> bool {
@@ -176,6 +186,11 @@ impl Incoming<'_> {
         self.hasher.update(bytes);
         self.have += bytes.len() as u64;
         Ok(())
+    }
+
+    /// Whether what is there is the whole, and what its digest names.
+    pub fn is_right(&self) -> bool {
+        self.have == self.size && Digest::from(self.hasher.clone()) == self.digest
     }
 
     /// Makes it a blob. If it is not the one that its digest names, nothing of it is kept.

@@ -72,6 +72,12 @@ impl Image {
         self.reference.as_ref()
     }
 
+    /// The same image, found by this name.
+    pub fn named(mut self, reference: Reference) -> Image {
+        self.reference = Some(reference);
+        self
+    }
+
     /// The manifest.
     pub fn manifest(&self) -> &ImageManifest {
         &self.manifest
