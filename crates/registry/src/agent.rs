@@ -33,8 +33,8 @@ pub struct Patience {
     pub attempts: u32,
     /// Longest time that a registry may ask to wait.
     pub retry_after_max: Duration,
-    /// Fewest bytes of a download within [`Patience::idle`].
-    pub fewest_bytes: u64,
+    /// Bytes a second that a sender must reach at least, over each time of [`Patience::idle`].
+    pub slowest: u64,
 }
 
 impl Default for Patience {
@@ -46,7 +46,7 @@ impl Default for Patience {
             back_off: Duration::from_millis(500),
             attempts: 5,
             retry_after_max: Duration::from_secs(120),
-            fewest_bytes: 16 << 10,
+            slowest: 1 << 10,
         }
     }
 }

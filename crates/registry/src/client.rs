@@ -34,8 +34,6 @@ const REDIRECTS_MAX: usize = 5;
 const ANSWER_MAX: u64 = 1 << 20;
 /// How long a token is taken to be good if its server does not say (token.md: 60 s).
 const TOKEN_SECONDS: u64 = 60;
-/// Bytes a second that a download of known size takes at least, over all.
-const SLOWEST: u64 = 16 << 10;
 
 /// How to speak to registries.
 #[derive(Debug, Clone, Default)]
@@ -320,7 +318,7 @@ impl<'a> Client<'a> {
             request = request.header(header::AUTHORIZATION, value);
         }
         let patience = &self.options.patience;
-        let body_time = patience.answer + Duration::from_secs(ask.expected / SLOWEST);
+        let body_time = patience.answer + Duration::from_secs(ask.expected / patience.slowest.max(1));
         let answer = match ask.payload {
             Payload::None if matches!(ask.method, Method::GET | Method::HEAD) => {
                 let request = request.body(()).map_err(|error| broken(error.to_string()))?;
@@ -439,7 +437,7 @@ impl<'a> Client<'a> {
             }
             _ => return Err(status_error(&authority(&uri), &format!("GET {}", uri.path()), response)),
         }
-        let bytes = read_bounded(&authority(&uri), response, ANSWER_MAX, "its token")?;
+        let bytes = read_bounded(&authority(&uri), response, ANSWER_MAX, "its token", &self.options.patience)?;
         let answer: TokenAnswer =
             serde_json::from_slice(&bytes).map_err(|error| host.broken(&format!("its token server: {error}")))?;
         let value = answer.token.or(answer.access_token).unwrap_or_default();
@@ -592,8 +590,8 @@ fn words(response: Response<Body>) -> String {
         message: String,
     }
     let status = response.status();
-    let mut body = Vec::new();
-    let _ = response.into_body().into_reader().take(64 << 10).read_to_end(&mut body);
+    // An error that cannot be read says as much as its status.
+    let body = read_bounded("", response, 64 << 10, "an error", &Patience::default()).unwrap_or_default();
     let said = serde_json::from_slice::<Errors>(&body).ok().and_then(|all| all.errors.into_iter().next());
     match said {
         Some(One { code, message }) if !message.is_empty() => printable(&format!("{message} ({status}, {code})")),
@@ -601,16 +599,61 @@ fn words(response: Response<Body>) -> String {
     }
 }
 
-/// Reads an answer of at most `limit` bytes.
-pub(crate) fn read_bounded(host: &str, response: Response<Body>, limit: u64, what: &str) -> Result<Vec<u8>, Error> {
-    let mut bytes = Vec::new();
-    let read = response.into_body().into_reader().take(limit + 1).read_to_end(&mut bytes);
-    read.map_err(|error| body_error(host, error))?;
-    if bytes.len() as u64 > limit {
-        let reason = format!("{what} has more than {limit} bytes");
-        return Err(Error::Protocol { host: host.to_owned(), reason });
+/// Whether bytes come fast enough: a sender that gives one now and then keeps every other clock from running out.
+pub(crate) struct Pace<'a> {
+    host: &'a str,
+    patience: &'a Patience,
+    since: Instant,
+    bytes: u64,
+}
+
+impl<'a> Pace<'a> {
+    pub(crate) fn new(host: &'a str, patience: &'a Patience) -> Pace<'a> {
+        Pace { host, patience, since: Instant::now(), bytes: 0 }
     }
-    Ok(bytes)
+
+    /// Counts what came; an error if it was too little for too long.
+    pub(crate) fn count(&mut self, bytes: u64) -> Result<(), Error> {
+        self.bytes += bytes;
+        let elapsed = self.since.elapsed();
+        if elapsed < self.patience.idle {
+            return Ok(());
+        }
+        if (self.bytes as f64) < self.patience.slowest as f64 * elapsed.as_secs_f64() {
+            let reason = "it sends too slowly".to_owned();
+            return Err(Error::Connection { host: self.host.to_owned(), reason, transient: true });
+        }
+        (self.since, self.bytes) = (Instant::now(), 0);
+        Ok(())
+    }
+}
+
+/// Reads an answer of at most `limit` bytes.
+pub(crate) fn read_bounded(
+    host: &str,
+    response: Response<Body>,
+    limit: u64,
+    what: &str,
+    patience: &Patience,
+) -> Result<Vec<u8>, Error> {
+    let (mut bytes, mut buffer) = (Vec::new(), vec![0; 16 << 10]);
+    let mut reader = response.into_body().into_reader();
+    let mut pace = Pace::new(host, patience);
+    loop {
+        match reader.read(&mut buffer) {
+            Ok(0) => return Ok(bytes),
+            Ok(count) => {
+                bytes.extend_from_slice(&buffer[..count]);
+                pace.count(count as u64)?;
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(body_error(host, error)),
+        }
+        if bytes.len() as u64 > limit {
+            let reason = format!("{what} has more than {limit} bytes");
+            return Err(Error::Protocol { host: host.to_owned(), reason });
+        }
+    }
 }
 
 /// A header's value, if it is text.
@@ -682,7 +725,7 @@ fn connection_error(host: &str, error: ureq::Error) -> Error {
 
 /// Sorts what went wrong while an answer was read.
 pub(crate) fn body_error(host: &str, error: std::io::Error) -> Error {
-    use std::io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable, TimedOut};
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, TimedOut, UnexpectedEof};
     if let Some(inner) = error.get_ref() {
         if let Some(tls) = inner.downcast_ref::<rustls::Error>() {
             return tls_error(host, tls);
@@ -691,7 +734,7 @@ pub(crate) fn body_error(host: &str, error: std::io::Error) -> Error {
             return Error::Protocol { host: host.to_owned(), reason: printable(&inner.to_string()) };
         }
     }
-    let transient = !matches!(error.kind(), ConnectionRefused | HostUnreachable | NetworkUnreachable | TimedOut);
+    let transient = matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof);
     let reason = match error.kind() {
         TimedOut => "no answer in time".to_owned(),
         _ => printable(&error.to_string()),

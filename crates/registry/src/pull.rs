@@ -9,13 +9,12 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
-use std::time::Instant;
 
 use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
 use strata_image::{Digest, Image, Incoming, Layer, Platform, Progress, Receiving, Reference, Stage, Store, document};
 use ureq::http::{Method, Response, header};
 
-use crate::client::{Ask, Client, Options, body_error, check, read_bounded, text_of};
+use crate::client::{Ask, Client, Options, Pace, body_error, check, read_bounded, text_of};
 use crate::config::Endpoint;
 use crate::{Error, Remote, printable};
 
@@ -227,8 +226,8 @@ impl Pull<'_> {
             let ask = Ask::get(endpoint, &format!("manifests/{selector}")).header(header::ACCEPT, ACCEPT);
             let response = match check(&host, &ask, self.client.ask(&host, &ask)?) {
                 Err(Error::NotFound { host, .. }) => {
-                    let remote = &endpoint.remote;
-                    let what = format!("image {}/{} with {selector}", remote.registry, remote.repository);
+                    let joint = if wanted.is_some() { '@' } else { ':' };
+                    let what = format!("image {}{joint}{selector}", endpoint.remote.repository);
                     return Err(Error::NotFound { host, what });
                 }
                 response => response?,
@@ -237,7 +236,8 @@ impl Pull<'_> {
             let kind = kind.split(';').next().unwrap_or_default().trim().to_owned();
             let said = text_of(&response, "docker-content-digest").and_then(|text| text.parse::<Digest>().ok());
             let what = format!("manifest {selector}");
-            let bytes = read_bounded(host.name(), response, document::DOCUMENT_MAX, &what)?;
+            let bytes =
+                read_bounded(host.name(), response, document::DOCUMENT_MAX, &what, &self.options.client.patience)?;
             let digest = Digest::of(&bytes);
             for promised in [wanted, said].into_iter().flatten() {
                 if promised != digest {
@@ -569,7 +569,7 @@ impl Pull<'_> {
         }
         let mut reader = response.into_body().into_reader();
         let mut buffer = vec![0; PIECE];
-        let mut pace = Pace::new(&self.options.client.patience);
+        let mut pace = Pace::new(place, &self.options.client.patience);
         let mut told = incoming.have();
         loop {
             if stop.load(Ordering::Relaxed) {
@@ -591,10 +591,7 @@ impl Pull<'_> {
                 return Err(broken(format!("blob {digest} has more than its {total} bytes")));
             }
             incoming.write(&buffer[..count])?;
-            if !pace.keeps_up(count as u64) {
-                let reason = "it sends too slowly".to_owned();
-                return Err(Error::Connection { host: place.to_owned(), reason, transient: true });
-            }
+            pace.count(count as u64)?;
             if incoming.have() - told >= 1 << 20 {
                 told = incoming.have();
                 progress.update(Stage::Pull, &digest.short(), told, Some(total));
@@ -626,29 +623,6 @@ enum Waiting {
 impl From<strata_image::Error> for Waiting {
     fn from(error: strata_image::Error) -> Waiting {
         Waiting::Image(error)
-    }
-}
-
-/// Whether bytes come fast enough: a sender that gives one now and then keeps every other clock from running out.
-struct Pace {
-    since: Instant,
-    bytes: u64,
-    patience: crate::Patience,
-}
-
-impl Pace {
-    fn new(patience: &crate::Patience) -> Pace {
-        Pace { since: Instant::now(), bytes: 0, patience: patience.clone() }
-    }
-
-    fn keeps_up(&mut self, bytes: u64) -> bool {
-        self.bytes += bytes;
-        if self.since.elapsed() < self.patience.idle {
-            return true;
-        }
-        let enough = self.bytes >= self.patience.fewest_bytes;
-        (self.since, self.bytes) = (Instant::now(), 0);
-        enough
     }
 }
 
