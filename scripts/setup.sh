@@ -9,7 +9,7 @@
 set -eu
 
 build="gcc libc6-dev make musl-tools"
-test="busybox-static catatonit conmon containerd crun docker.io iptables mmdebstrap podman procps runc skopeo tar uidmap umoci util-linux"
+test="busybox-static catatonit conmon containerd crun docker-registry docker.io iptables mmdebstrap podman procps runc skopeo tar uidmap umoci util-linux"
 bench="busybox-static crun golang-github-containers-common mmdebstrap runc tar umoci"
 
 case "${1:-}" in

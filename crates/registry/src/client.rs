@@ -481,7 +481,11 @@ impl<'a> Client<'a> {
         let ask = Ask::bare(Method::GET, "");
         let at = |base: &str| -> Result<(), Error> {
             let uri: Uri = format!("{base}/v2/").parse().map_err(|_| host.broken("its name is no address"))?;
-            self.send(&host.agent, &uri, &ask, None).map(|_| ())
+            match self.send(&host.agent, &uri, &ask, None)?.status().as_u16() {
+                // What many servers with TLS say to a request without.
+                400 => Err(host.broken("it does not take the request")),
+                _ => Ok(()),
+            }
         };
         match at(secure) {
             Ok(()) => Ok(secure.to_owned()),
@@ -743,13 +747,17 @@ pub(crate) fn body_error(host: &str, error: std::io::Error) -> Error {
 }
 
 fn tls_error(host: &str, error: &rustls::Error) -> Error {
-    match error {
+    let hint = match error {
         rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented => {
-            Error::Tls { host: host.to_owned(), reason: error.to_string() }
+            format!("give its certificate authority in certs.d/{host}/ca.crt, or --tls-verify=false")
+        }
+        rustls::Error::AlertReceived(_) => {
+            format!("if it wants a certificate of yours, give NAME.cert and NAME.key in certs.d/{host}")
         }
         // What is no TLS at all, or breaks.
-        _ => Error::Connection { host: host.to_owned(), reason: format!("TLS: {error}"), transient: false },
-    }
+        _ => return Error::Connection { host: host.to_owned(), reason: format!("TLS: {error}"), transient: false },
+    };
+    Error::Tls { host: host.to_owned(), reason: format!("{error}; {hint}") }
 }
 
 /// Host and port of an address, as it is written.

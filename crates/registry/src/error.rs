@@ -37,11 +37,11 @@ pub enum Error {
         transient: bool,
     },
     /// TLS was refused.
-    #[error("{host}: {reason}; give its certificate authority in certs.d/{host}/ca.crt, or --tls-verify=false")]
+    #[error("{host}: {reason}")]
     Tls {
         /// The host and port.
         host: String,
-        /// What is wrong with the certificate.
+        /// What is wrong, and where certificates are given.
         reason: String,
     },
     /// The registry answered with an error.
