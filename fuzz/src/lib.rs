@@ -14,6 +14,7 @@ pub mod cgroup_layout;
 pub mod config;
 pub mod image_document;
 pub mod layer;
+pub mod registry;
 pub mod seccomp;
 pub mod words;
 
@@ -21,5 +22,12 @@ pub mod words;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: &[Target] =
-    &[("cgroup_layout", cgroup_layout::fuzz_one), ("config", config::fuzz_one), ("seccomp", seccomp::fuzz_one)];
+pub const TARGETS: &[Target] = &[
+    ("cgroup_layout", cgroup_layout::fuzz_one),
+    ("config", config::fuzz_one),
+    ("image_document", image_document::fuzz_one),
+    ("layer", layer::fuzz_one),
+    ("registry", registry::fuzz_one),
+    ("seccomp", seccomp::fuzz_one),
+    ("words", words::fuzz_one),
+];

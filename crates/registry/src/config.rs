@@ -112,6 +112,11 @@ impl Config {
     /// Reads the text of a file; the error says where it is wrong.
     pub fn parse(text: &str) -> Result<Config, String> {
         let config: Config = toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
+        for registry in config.unqualified_search_registries.iter().flatten() {
+            if registry.contains('/') || !matches!(name::parse(&format!("{registry}/x")), Ok(Parsed::Full(_))) {
+                return Err(format!("unqualified-search-registries: `{registry}` is no registry (want host[:port])"));
+            }
+        }
         for registry in &config.registries {
             let Some(prefix) = registry.prefix() else {
                 return Err("a [[registry]] needs `prefix` or `location`".to_owned());
@@ -290,6 +295,7 @@ mod tests {
             ("[[registry]]\nlocation = \"nohost\"", "no location"),
             ("[[registry]]\nprefix = \"*.a\"\nlocation = \"b.example\"", "has no `location`"),
             ("unqualified-search-registries = 1", "expected"),
+            ("unqualified-search-registries = [\"a.example/b\"]", "no registry"),
             ("[[", ""),
         ] {
             let error = Config::parse(text).unwrap_err();
