@@ -352,26 +352,23 @@ impl Pull<'_> {
             }
         }
         let threads = PARALLEL.min(queue.len());
-        let state = Mutex::new(Fetches { queue, done: Vec::new(), failed: false });
+        let state = Mutex::new(Fetches { queue, done: Vec::new(), failure: None });
         let (changed, stop) = (Condvar::new(), AtomicBool::new(false));
         let lock = || state.lock().unwrap_or_else(PoisonError::into_inner);
-        let fetcher = || -> Result<(), Error> {
-            loop {
-                let next = lock().queue.pop_front();
-                let Some((digest, descriptor)) = next.filter(|_| !stop.load(Ordering::Relaxed)) else { return Ok(()) };
-                let fetched = self.fetch_unless(receiving, descriptor, self.progress, &stop);
-                let mut state = lock();
-                match fetched {
-                    Ok(()) => state.done.push(digest),
-                    Err(error) => {
-                        state.failed = true;
-                        stop.store(true, Ordering::Relaxed);
-                        changed.notify_all();
-                        return Err(error);
-                    }
+        let fetcher = || loop {
+            let next = lock().queue.pop_front();
+            let Some((digest, descriptor)) = next.filter(|_| !stop.load(Ordering::Relaxed)) else { return };
+            let fetched = self.fetch_unless(receiving, descriptor, self.progress, &stop);
+            let mut state = lock();
+            match fetched {
+                Ok(()) => state.done.push(digest),
+                Err(error) => {
+                    // The first failure is the reason; it stops the others, which fail for no reason of their own.
+                    state.failure.get_or_insert(error);
+                    stop.store(true, Ordering::Relaxed);
                 }
-                changed.notify_all();
             }
+            changed.notify_all();
         };
         std::thread::scope(|scope| {
             let fetchers: Vec<_> = (0..threads).map(|_| scope.spawn(fetcher)).collect();
@@ -382,7 +379,7 @@ impl Pull<'_> {
                     .unpack(image, self.progress, |layer: &Layer| {
                         let mut state = lock();
                         while !state.done.contains(&layer.digest) {
-                            if state.failed {
+                            if state.failure.is_some() {
                                 return Err(Waiting::Failed);
                             }
                             state = changed.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -397,15 +394,11 @@ impl Pull<'_> {
             if unpacked.is_err() {
                 stop.store(true, Ordering::Relaxed);
             }
-            let mut results = Vec::new();
             for fetcher in fetchers {
-                results.push(fetcher.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+                fetcher.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             }
-            // The first real reason; those that were stopped have none of their own.
-            let failure = results.into_iter().filter_map(Result::err).next();
-            match (unpacked, failure) {
-                (Err(Some(error)), _) => Err(error),
-                (_, Some(error)) => Err(error),
+            match (unpacked, lock().failure.take()) {
+                (Err(Some(error)), _) | (_, Some(error)) => Err(error),
                 _ => Ok(()),
             }
         })
@@ -610,7 +603,7 @@ impl Pull<'_> {
 struct Fetches<'a> {
     queue: VecDeque<(Digest, &'a Descriptor)>,
     done: Vec<Digest>,
-    failed: bool,
+    failure: Option<Error>,
 }
 
 /// Why unpacking ended.

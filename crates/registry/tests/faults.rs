@@ -243,6 +243,30 @@ fn wrong_digests_and_lengths_are_told_and_nothing_is_kept() {
 }
 
 #[test]
+fn of_several_layers_the_one_that_failed_is_named() {
+    let layers: Vec<Vec<u8>> = (0..4).map(|n| bytes(200_000, 50 + n)).collect();
+    let bad = format!("/v2/app/blobs/{}", Digest::of(&layers[3]));
+    let content = one_image(&layers);
+    let server = Server::start(move |request| match request.path.starts_with("/v2/app/blobs") {
+        true if request.path == bad => Answer::new(200, vec![1; 200_000]),
+        // The others are still on their way when it fails, unless it is the small configuration.
+        true => {
+            let answer = content.answer(request);
+            let Body::Bytes(bytes) = &answer.body else { return answer };
+            if bytes.len() < 200_000 {
+                answer
+            } else {
+                Answer::new(200, "").body(Body::Endless(bytes[..8000].to_vec(), Duration::from_millis(50)))
+            }
+        }
+        false => content.answer(request),
+    });
+    for _ in 0..3 {
+        Place::new().fails(&server, "comes with the digest");
+    }
+}
+
+#[test]
 fn senders_that_are_silent_or_drip_end_in_bounded_time() {
     let layer = bytes(50_000, 5);
     let path = format!("/v2/app/blobs/{}", Digest::of(&layer));
