@@ -9,7 +9,7 @@
 set -eu
 
 build="gcc libc6-dev make musl-tools"
-test="busybox-static catatonit conmon containerd crun docker.io iproute2 iptables mmdebstrap passt podman procps qemu-utils runc skopeo slirp4netns tar uidmap umoci util-linux"
+test="busybox-static catatonit conmon containerd crun docker-registry docker.io iproute2 iptables mmdebstrap passt podman procps qemu-utils runc skopeo slirp4netns tar uidmap umoci util-linux"
 bench="busybox-static crun golang-github-containers-common mmdebstrap runc tar umoci"
 
 case "${1:-}" in

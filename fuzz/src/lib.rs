@@ -16,6 +16,7 @@ pub mod devices;
 pub mod dns;
 pub mod image_document;
 pub mod layer;
+pub mod registry;
 pub mod seccomp;
 pub mod words;
 
@@ -29,4 +30,8 @@ pub const TARGETS: &[Target] = &[
     ("devices", devices::fuzz_one),
     ("dns", dns::fuzz_one),
     ("seccomp", seccomp::fuzz_one),
+    ("image_document", image_document::fuzz_one),
+    ("layer", layer::fuzz_one),
+    ("registry", registry::fuzz_one),
+    ("words", words::fuzz_one),
 ];

@@ -123,7 +123,7 @@ pub(crate) fn configuration(layer: &NewLayer, config: Config) -> Result<ImageCon
     let rootfs =
         RootFsBuilder::default().typ("layers").diff_ids(vec![layer.diff_id.to_string()]).build().map_err(failed)?;
     ImageConfigurationBuilder::default()
-        .architecture(crate::import::host_architecture())
+        .architecture(crate::platform::host_architecture())
         .os("linux")
         .config(config)
         .rootfs(rootfs)

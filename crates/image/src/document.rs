@@ -42,6 +42,11 @@ pub fn is_manifest(descriptor: &Descriptor) -> bool {
     MANIFESTS.contains(&descriptor.media_type().as_ref())
 }
 
+/// BuildKit keeps what it knows of a build beside the image, for no platform.
+pub fn is_attestation(descriptor: &Descriptor) -> bool {
+    descriptor.annotations().as_ref().is_some_and(|all| all.contains_key("vnd.docker.reference.type"))
+}
+
 /// The digest of a descriptor, which must be SHA-256.
 pub fn digest(descriptor: &Descriptor) -> Result<Digest, Error> {
     descriptor.digest().as_ref().parse()

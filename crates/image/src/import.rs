@@ -12,11 +12,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use oci_spec::image::{Arch, Descriptor, ImageIndex, MediaType};
-use serde::{Deserialize, Serialize};
+use oci_spec::image::{Descriptor, ImageIndex, MediaType};
+use serde::Deserialize;
 
 use crate::{
-    Digest, Error, Image, Progress, Reference, Store, document,
+    Digest, Error, Image, Platform, Progress, Reference, Store, document,
     layer::{
         archive::{Archive, ArchiveError, Kind},
         decode::{Compression, decoder},
@@ -95,66 +95,6 @@ pub(crate) fn split_path(text: &str) -> (&str, Option<&str>) {
         Some((path, name)) if !path.is_empty() && !Path::new(text).exists() => (path, Some(name)),
         _ => (text, None),
     }
-}
-
-/// What an image runs on: `linux/amd64`, `linux/arm/v7`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Platform {
-    /// Go's name of the system.
-    pub os: String,
-    /// Go's name of the architecture.
-    pub architecture: String,
-    /// Its variant.
-    pub variant: Option<String>,
-}
-
-impl Platform {
-    /// This machine's.
-    pub fn host() -> Platform {
-        Platform { os: "linux".to_owned(), architecture: host_architecture().to_string(), variant: None }
-    }
-
-    /// Reads `os/architecture[/variant]`.
-    pub fn parse(text: &str) -> Result<Platform, Error> {
-        let parts: Vec<&str> = text.split('/').collect();
-        match parts[..] {
-            [os, architecture] if !os.is_empty() && !architecture.is_empty() => {
-                Ok(Platform { os: os.to_owned(), architecture: architecture.to_owned(), variant: None })
-            }
-            [os, architecture, variant] if ![os, architecture, variant].contains(&"") => Ok(Platform {
-                os: os.to_owned(),
-                architecture: architecture.to_owned(),
-                variant: Some(variant.to_owned()),
-            }),
-            _ => Err(Error::Unsupported(format!("`{text}` is no platform (want os/architecture[/variant])"))),
-        }
-    }
-
-    fn accepts(&self, os: &str, architecture: &str, variant: Option<&str>) -> bool {
-        let variant_fits = match (&self.variant, variant) {
-            (Some(want), Some(have)) => want == have,
-            _ => true,
-        };
-        self.os == os && self.architecture == architecture && variant_fits
-    }
-}
-
-impl std::fmt::Display for Platform {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.os, self.architecture)?;
-        self.variant.iter().try_for_each(|variant| write!(f, "/{variant}"))
-    }
-}
-
-/// Go's name of this machine's architecture, as images use it.
-pub(crate) fn host_architecture() -> Arch {
-    Arch::from(match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        "x86" => "386",
-        "powerpc64" => "ppc64le",
-        other => other,
-    })
 }
 
 /// How to import.
@@ -317,7 +257,7 @@ impl Import<'_> {
         // Entries with the same name are one image for several platforms.
         let mut groups: BTreeMap<Option<String>, Vec<Descriptor>> = BTreeMap::new();
         for entry in index.manifests() {
-            if document::is_index(entry) || document::is_manifest(entry) && !is_attestation(entry) {
+            if document::is_index(entry) || document::is_manifest(entry) && !document::is_attestation(entry) {
                 groups.entry(annotated_name(entry)).or_default().push(entry.clone());
             }
         }
@@ -384,7 +324,7 @@ impl Import<'_> {
         depth: usize,
         seen: &mut Vec<String>,
     ) -> Result<Option<Chosen>, Error> {
-        for descriptor in descriptors {
+        for descriptor in self.platform.clone().ranked(descriptors) {
             let digest = document::digest(descriptor)?;
             if document::is_index(descriptor) {
                 if depth == INDEX_DEPTH {
@@ -399,12 +339,12 @@ impl Import<'_> {
                 }
                 continue;
             }
-            if !document::is_manifest(descriptor) || is_attestation(descriptor) {
+            if !document::is_manifest(descriptor) || document::is_attestation(descriptor) {
                 continue;
             }
             if let Some(platform) = descriptor.platform() {
                 let (os, architecture) = (platform.os().to_string(), platform.architecture().to_string());
-                if !self.platform.accepts(&os, &architecture, platform.variant().as_deref()) {
+                if self.platform.distance(&os, &architecture, platform.variant().as_deref()).is_none() {
                     seen.push(format!("{os}/{architecture}"));
                     continue;
                 }
@@ -416,7 +356,7 @@ impl Import<'_> {
             let configuration = document::configuration(&self.store.read_document(&config)?, &config.to_string())?;
             // What the index says may be wrong; what the image says of itself counts.
             let (os, architecture) = (configuration.os().to_string(), configuration.architecture().to_string());
-            if !self.platform.accepts(&os, &architecture, configuration.variant().as_deref()) {
+            if self.platform.distance(&os, &architecture, configuration.variant().as_deref()).is_none() {
                 seen.push(format!("{os}/{architecture}"));
                 continue;
             }
@@ -561,7 +501,7 @@ impl Import<'_> {
             let text = self.store.read_document(&digest)?;
             let configuration = document::configuration(&text, &digest.to_string())?;
             let (os, architecture) = (configuration.os().to_string(), configuration.architecture().to_string());
-            if !self.platform.accepts(&os, &architecture, configuration.variant().as_deref()) {
+            if self.platform.distance(&os, &architecture, configuration.variant().as_deref()).is_none() {
                 return Err(Error::Platform {
                     name: label,
                     wanted: self.platform.to_string(),
@@ -651,11 +591,6 @@ fn read_bounded(path: &Path) -> Result<Option<Vec<u8>>, Error> {
 fn annotated_name(descriptor: &Descriptor) -> Option<String> {
     let annotations = descriptor.annotations().as_ref()?;
     annotations.get(ANNOTATION_NAME).or_else(|| annotations.get(ANNOTATION_REF)).cloned()
-}
-
-/// BuildKit keeps what it knows of a build beside the image, for no platform.
-fn is_attestation(descriptor: &Descriptor) -> bool {
-    descriptor.annotations().as_ref().is_some_and(|all| all.contains_key("vnd.docker.reference.type"))
 }
 
 /// Whether a name an archive carries is the one asked for: the same text, the same reference, or its tag.

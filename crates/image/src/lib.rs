@@ -6,7 +6,7 @@
 //!
 //! The walk of an image through this crate:
 //! 1. [`Store::import`] ([`Source`]) copies its blobs, each checked against its digest, and names it by a [`Reference`];
-//!    [`bootstrap`] and [`embedded`] make images where none is at hand.
+//!    [`Store::receiving`] takes them one by one from elsewhere, as from a registry; [`bootstrap`] and [`embedded`] make images where none is at hand.
 //! 2. [`Store::resolve`] finds it again: an [`Image`], whose [`Image::run_config`] says what to run.
 //! 3. [`Store::unpack`] turns each layer into a directory ([`layer`]), once.
 //! 4. [`Store::prepare_rootfs`] stacks the directories with a writable top ([`Rootfs`]); [`user::resolve_user`] reads
@@ -28,7 +28,9 @@ mod export;
 mod gc;
 mod import;
 pub mod layer;
+mod platform;
 mod progress;
+mod receive;
 mod reference;
 mod rootfs;
 mod store;
@@ -41,8 +43,10 @@ pub use digest::Digest;
 pub use error::Error;
 pub use export::{Format, Target};
 pub use gc::GcReport;
-pub use import::{ImportOptions, Platform, Source};
+pub use import::{ImportOptions, Source};
+pub use platform::Platform;
 pub use progress::{Progress, Stage};
+pub use receive::{Incoming, Receiving};
 pub use reference::Reference;
 pub use rootfs::{Rootfs, unmount_rootfs};
 pub use store::{Image, Inspect, Layer, LayerState, Named, Removed, Store};

@@ -5,6 +5,10 @@
 pub enum Stage {
     /// Copying a blob into the store; bytes of the blob.
     Copy,
+    /// Fetching a blob from a registry; bytes of the blob.
+    Pull,
+    /// Sending a blob to a registry; bytes of the blob.
+    Push,
     /// Unpacking a layer; bytes of the compressed blob read.
     Unpack,
     /// Writing an archive or layout; bytes written.

@@ -2,8 +2,8 @@
 //!
 //! A name is what the user wrote: `debian:bookworm` stays `debian:bookworm` and is not turned into the name of some
 //! registry's copy of it. The only rewriting is that a name without tag and digest gets the tag `latest`, and that
-//! two spellings of one Docker Hub name that archives carry (`docker.io/library/x`, `index.docker.io/library/x`) are
-//! *shortened* to `x`, so that an image saved by another tool answers to the name its owner calls it by.
+//! the long spellings of a Docker Hub name (`docker.io/library/x`, `docker.io/team/x`, `index.docker.io/…`) are
+//! *shortened* to `x` and `team/x`, so that an image saved by another tool answers to the name its owner calls it by.
 
 use crate::{Digest, Error};
 use std::{fmt, str::FromStr};
@@ -41,6 +41,12 @@ impl Reference {
     pub fn key(&self) -> Option<String> {
         self.tag.as_ref().map(|tag| format!("{}:{tag}", self.name))
     }
+
+    /// `name@digest`, under which the store keeps what was asked for by digest: the tag beside it may mean another image
+    /// by now and is left alone.
+    pub fn digest_key(&self) -> Option<String> {
+        self.digest.as_ref().map(|digest| format!("{}@{digest}", self.name))
+    }
 }
 
 impl FromStr for Reference {
@@ -57,12 +63,7 @@ impl FromStr for Reference {
             Some(colon) if !rest[colon..].contains('/') => (&rest[..colon], Some(&rest[colon + 1..])),
             _ => (rest, None),
         };
-        let name = ["docker.io/library/", "index.docker.io/library/"]
-            .iter()
-            .find_map(|prefix| name.strip_prefix(prefix))
-            // The library has no directories; and what is left must not shrink again when it is read again.
-            .filter(|rest| !rest.contains('/'))
-            .unwrap_or(name);
+        let name = shortened(name);
         if name.is_empty() {
             return Err(bad("the name is empty"));
         }
@@ -71,8 +72,8 @@ impl FromStr for Reference {
         }
         let mut components = name.split('/');
         let first = components.clone().next().unwrap_or_default();
-        // A first component with a dot or a colon, or `localhost`, is a host and may have capitals and a port.
-        if name.contains('/') && (first.contains(['.', ':']) || first == "localhost") {
+        // A host may have capitals and a port.
+        if name.contains('/') && is_host(first) {
             let (host, port) = first.split_once(':').unwrap_or((first, "0"));
             let label_ok = |label: &str| {
                 let ends = [label.bytes().next(), label.bytes().last()];
@@ -104,6 +105,24 @@ impl FromStr for Reference {
         };
         Ok(Reference { name: name.to_owned(), tag, digest })
     }
+}
+
+/// Docker's familiar form of a Docker Hub name.
+fn shortened(name: &str) -> &str {
+    let Some(path) = ["docker.io/", "index.docker.io/"].iter().find_map(|host| name.strip_prefix(host)) else {
+        return name;
+    };
+    match path.split_once('/') {
+        // The library has no directories; and what is left must not shrink again when it is read again.
+        Some(("library", rest)) if !rest.contains('/') => rest,
+        Some((first, _)) if first != "library" && !is_host(first) => path,
+        _ => name,
+    }
+}
+
+/// Whether the first of several components is a host: it has a dot or a colon, or is `localhost`.
+fn is_host(first: &str) -> bool {
+    first.contains(['.', ':']) || first == "localhost"
 }
 
 /// Whether a path component is `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*` (distribution-spec, "Pull").
@@ -150,7 +169,9 @@ mod tests {
             ("debian:bookworm", "debian:bookworm"),
             ("debian", "debian:latest"),
             ("docker.io/library/debian:12", "debian:12"),
-            ("docker.io/team/app", "docker.io/team/app:latest"),
+            ("docker.io/team/app", "team/app:latest"),
+            ("docker.io/x.y/app", "docker.io/x.y/app:latest"),
+            ("index.docker.io/library/a/b", "index.docker.io/library/a/b:latest"),
             ("localhost/app:v1", "localhost/app:v1"),
             ("registry.example:5000/a/b__c-d.e:V_1.0-x", "registry.example:5000/a/b__c-d.e:V_1.0-x"),
             ("registry.example:5000/a", "registry.example:5000/a:latest"),

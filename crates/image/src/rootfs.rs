@@ -95,12 +95,26 @@ impl Store {
     }
 
     fn unpack_layers(&self, image: &Image, progress: &dyn Progress) -> Result<Vec<PathBuf>, Error> {
+        self.unpack_as_they_come(image, progress, |_| Ok::<(), Error>(()))
+    }
+
+    /// Unpacks the layers from the lowest up; before each that is not yet unpacked, `arrived` waits until its blob is in
+    /// the store.
+    pub(crate) fn unpack_as_they_come<E: From<Error>>(
+        &self,
+        image: &Image,
+        progress: &dyn Progress,
+        mut arrived: impl FnMut(&Layer) -> Result<(), E>,
+    ) -> Result<Vec<PathBuf>, E> {
         let layers = image.layers()?;
         let mut dirs: Vec<PathBuf> = Vec::with_capacity(layers.len());
         for layer in &layers {
             let dir = match self.unpacked(&layer.chain_id) {
                 Some(dir) => dir,
-                None => self.unpack_layer(layer, &dirs, progress)?,
+                None => {
+                    arrived(layer)?;
+                    self.unpack_layer(layer, &dirs, progress)?
+                }
             };
             dirs.push(dir);
         }

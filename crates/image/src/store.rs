@@ -72,6 +72,12 @@ impl Image {
         self.reference.as_ref()
     }
 
+    /// The same image, found by this name.
+    pub fn named(mut self, reference: Reference) -> Image {
+        self.reference = Some(reference);
+        self
+    }
+
     /// The manifest.
     pub fn manifest(&self) -> &ImageManifest {
         &self.manifest
@@ -463,6 +469,17 @@ impl Store {
             let (text, reason) = (reference.to_string(), "a name to give needs a tag");
             return Err(Error::Reference { text, reason });
         };
+        self.set_key(key, image, index, origin)
+    }
+
+    /// The same by the key itself.
+    pub(crate) fn set_key(
+        &self,
+        key: String,
+        image: &Image,
+        index: Option<Digest>,
+        origin: Option<String>,
+    ) -> Result<(), Error> {
         let named = Named {
             reference: key.clone(),
             digest: image.manifest_digest,
@@ -506,14 +523,18 @@ impl Store {
     fn find(&self, text: &str) -> Result<Option<Image>, Error> {
         let reference = text.parse::<Reference>().ok();
         if let Some(reference) = &reference {
-            let found = match reference.key() {
-                Some(key) => self.named(&key)?,
-                None => self.list()?.into_iter().find(|named| {
+            let keys = [reference.key(), reference.digest_key()];
+            for key in keys.iter().flatten() {
+                if let Some(named) = self.named(key)?.filter(|named| matches(named, reference.digest())) {
+                    return self.load(&named).map(Some);
+                }
+            }
+            if reference.tag().is_none()
+                && let Some(named) = self.list()?.into_iter().find(|named| {
                     let name = named.reference.rsplit_once(':').map_or(&named.reference[..], |(name, _)| name);
                     name == reference.name() && matches(named, reference.digest())
-                }),
-            };
-            if let Some(named) = found.filter(|named| matches(named, reference.digest())) {
+                })
+            {
                 return self.load(&named).map(Some);
             }
         }
@@ -597,7 +618,7 @@ impl Store {
         let lock = self.lock_exclusive()?;
         let all = self.list()?;
         let by_name = text.parse::<Reference>().ok().and_then(|reference| {
-            let key = reference.key()?;
+            let key = reference.key().or_else(|| reference.digest_key())?;
             all.iter().find(|named| named.reference == key && matches(named, reference.digest()))
         });
         let going: Vec<&Named> = match by_name {

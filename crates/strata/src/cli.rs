@@ -214,7 +214,15 @@ verbs! {
     "resume" Resume(verbs::pause::Resume),
     /// Change limits of a running instance
     "update" Update(verbs::update::Update),
-    /// Import, export, build and list images
+    /// Fetch images from registries
+    "pull" Pull(verbs::pull::Pull),
+    /// Send an image to a registry
+    "push" Push(verbs::push::Push),
+    /// Keep the credentials for a registry
+    "login" Login(verbs::login::Login),
+    /// Forget the credentials for a registry
+    "logout" Logout(verbs::login::Logout),
+    /// Pull, push, import, export, build and list images
     "image" Image(verbs::image::Image),
     /// Make, list and remove networks of instances
     "network" Network(verbs::network::Network),

@@ -6,6 +6,7 @@ use std::sync::Mutex;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use strata_image::{Progress, Stage};
+use strata_spec::quantity::format_bytes;
 
 /// One bar for each thing under way.
 pub struct Bars {
@@ -31,6 +32,15 @@ impl Bars {
 impl Progress for Bars {
     fn update(&self, stage: Stage, item: &str, done: u64, total: Option<u64>) {
         if !self.terminal {
+            // What a registry takes its time for is told, once for each blob.
+            let verb = match stage {
+                Stage::Pull => "pulled",
+                Stage::Push => "pushed",
+                _ => return,
+            };
+            if total == Some(done) {
+                eprintln!("{verb} {item} {}", format_bytes(done));
+            }
             return;
         }
         let (key, verb) = match stage {
@@ -38,6 +48,8 @@ impl Progress for Bars {
             Stage::Unpack => (1, "unpacking"),
             Stage::Export => (2, "writing"),
             Stage::Build => (3, "building"),
+            Stage::Pull => (4, "pulling"),
+            Stage::Push => (5, "pushing"),
         };
         let Ok(mut bars) = self.bars.lock() else { return };
         let bar = bars.entry((key, item.to_string())).or_insert_with(|| {

@@ -29,6 +29,10 @@ enum Verb {
     Ls(Ls),
     /// Show everything known of images, as JSON
     Inspect(Inspect),
+    /// Fetch images from registries
+    Pull(super::pull::Pull),
+    /// Send an image to a registry
+    Push(super::push::Push),
     /// Bring images in: an OCI layout, an archive, or - for standard input
     Import(Import),
     /// Write images out: oci:DIR, oci-archive:FILE, docker-archive:FILE, or - for standard output
@@ -161,6 +165,8 @@ impl Image {
         match self.verb {
             Verb::Ls(verb) => verb.execute(context),
             Verb::Inspect(verb) => verb.execute(context),
+            Verb::Pull(verb) => verb.execute(context).map(|_| ()),
+            Verb::Push(verb) => verb.execute(context).map(|_| ()),
             Verb::Import(verb) => verb.execute(context),
             Verb::Export(verb) => verb.execute(context),
             Verb::Bootstrap(verb) => verb.execute(context),
