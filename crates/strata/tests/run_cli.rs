@@ -235,6 +235,11 @@ fn limits_hold() {
         ("memory.max cpu.max pids.max cpuset.cpus", "67108864\n50000 100000\n17\n0")
     };
     s.run(&limits, &["sh", "-c", &format!("cd /sys/fs/cgroup; cat {files}")]).ok().out_is(expected);
+    // Without --memory-swap as much swap as memory may be used, where the kernel accounts it.
+    let swap = if v1 { "memory/memory.memsw.limit_in_bytes" } else { "memory.swap.max" };
+    let default = if v1 { "134217728" } else { "67108864" };
+    let show = format!("cd /sys/fs/cgroup; if [ -e {swap} ]; then cat {swap}; else echo {default}; fi");
+    s.run(&["--memory", "64m"], &["sh", "-c", &show]).ok().out_is(default);
     let hog = "x=a; while :; do x=$x$x; done";
     s.run(&["--memory", "16m", "--memory-swap", "16m"], &["sh", "-c", hog]).code_is(137);
     let forks = "for i in 1 2 3 4 5 6 7 8 9; do sleep 5 & done; echo all";
@@ -283,6 +288,11 @@ fn a_background_instance_lives_through_all_verbs() {
         (&(96 << 20).into(), &60.into()),
         "{stats:#}"
     );
+
+    s.call(&["update", "--cpus", "0.25", &name]).ok();
+    let cpu = r"cd /sys/fs/cgroup; cat cpu/cpu.cfs_quota_us cpu.max 2>/dev/null";
+    s.call(&["exec", &name, "--", "sh", "-c", cpu]).out_has("25000");
+    s.call(&["update", "--cpus", "1", "--cpu-quota", "1", &name]).fails().err_has("cannot be used with");
 
     s.call(&["rm", &name]).fails().err_has("running");
     s.call(&["kill", &name, "TERM"]).ok();
