@@ -22,7 +22,7 @@ WANTED='67108864 50000 100000 20'
 check 'cgroup v2 alone' cgroup2fs stat -fc %T /sys/fs/cgroup
 check 'limits seen inside' "$WANTED" strata run $LIMITS -- sh -c 'cd /sys/fs/cgroup; cat memory.max cpu.max pids.max'
 check 'overlay, without a notice' overlay strata run -- sh -c 'grep " / " /proc/mounts | cut -d" " -f2-3 | cut -c3-'
-for driver in '' --systemd-cgroup; do
+for driver in --systemd-cgroup=false ''; do
     check "detached $driver" one strata run $driver -d --name one $LIMITS -- sleep 1000
     check "its limits $driver" "$WANTED" limits_of one
     check "pause $driver" '' strata pause one
@@ -34,8 +34,8 @@ for driver in '' --systemd-cgroup; do
     check "device refused $driver" '1' strata exec one -- sh -c 'mknod /k c 1 11; head -c1 /k 2>/dev/null; echo $?'
     check "exec is inside $driver" '0::/' strata exec one -- cat /proc/self/cgroup
     case $driver in
-        '') check 'cgroup' /strata/one cgroup_of "$(pid_of one)" ;;
-        *) check 'scope' /machine.slice/strata-one.scope cgroup_of "$(pid_of one)" ;;
+        ?*) check 'cgroup' /strata-one cgroup_of "$(pid_of one)" ;;
+        '') check 'scope' /machine.slice/strata-one.scope cgroup_of "$(pid_of one)" ;;
     esac
     check "removed $driver" one strata rm -f one
 done
@@ -63,7 +63,7 @@ cd /; strata rm -f mine
 U
 as_alice() { systemd-run -q --machine alice@ --user --pipe --wait "$@"; }
 check 'ordinary user' "$WANTED mine" as_alice sh /tmp/user.sh
-check 'ordinary user, scope' "$WANTED mine" as_alice sh /tmp/user.sh --systemd-cgroup
+check 'ordinary user, no scope' "$WANTED mine" as_alice sh /tmp/user.sh --systemd-cgroup=false
 podman save -q -o /tmp/bb.tar localhost/bb && chmod 644 /tmp/bb.tar
 as_alice podman load -q -i /tmp/bb.tar >/dev/null 2>&1
 check 'rootless podman' '67108864 33' as_alice podman --runtime /usr/local/bin/strata run --rm --network none -m 64m \
@@ -71,7 +71,7 @@ check 'rootless podman' '67108864 33' as_alice podman --runtime /usr/local/bin/s
 
 check 'gc' '0 half-made containers, 0 instances, 0 B of image data removed' strata gc
 check 'no container left' '[]' strata list --format json
-check 'no cgroup left' /sys/fs/cgroup/strata find /sys/fs/cgroup -name '*strata*'
+check 'no cgroup left' '' find /sys/fs/cgroup -name '*strata*'
 check 'no scope left' '' systemctl list-units --all --no-legend 'strata*' 'libpod*'
 check 'no unit failed' '' systemctl --failed --no-legend
 echo 'end of checks'

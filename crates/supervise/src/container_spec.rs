@@ -74,10 +74,13 @@ pub fn build_for(
     let mut linux = Linux {
         namespaces: namespaces(workload, rootless),
         resources: Some(with_swap_limit(workload.resources.clone(), accounts_swap)),
-        cgroups_path: (!rootless).then(|| match workload.systemd_cgroup {
-            true => format!("machine.slice:strata:{id}"),
-            false => format!("/strata/{id}"),
-        }),
+        cgroups_path: match (workload.systemd_cgroup, rootless) {
+            (true, false) => Some(format!("machine.slice:strata:{}", unit_name(id))),
+            (true, true) => Some(format!(":strata:{}", unit_name(id))),
+            // One level, so that no empty parent stays.
+            (false, false) => Some(format!("/strata-{id}")),
+            (false, true) => None,
+        },
         sysctl: workload.sysctls.clone(),
         seccomp,
         ..Linux::default()
@@ -135,6 +138,11 @@ fn with_swap_limit(mut resources: Resources, accounts_swap: impl Fn() -> bool) -
 /// A kernel that does not account swap refuses a limit on it.
 fn accounts_swap() -> bool {
     strata_cgroup::Layout::detect().is_ok_and(|layout| layout.accounts_swap())
+}
+
+/// An id may hold a character that units escape, systemd.unit(5).
+fn unit_name(id: &str) -> String {
+    id.replace('+', r"\x2b")
 }
 
 /// A host name may hold 64 bytes.
