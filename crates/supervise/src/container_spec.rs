@@ -284,7 +284,8 @@ fn mounts(workload: &Workload, rootless: bool) -> Vec<Mount> {
         mount("/dev/mqueue", "mqueue", "mqueue", "nosuid,noexec,nodev"),
         sys,
     ];
-    if !rootless {
+    // Without privileges version 1 can only be bound, and what is there is not the container's own.
+    if !rootless || strata_cgroup::Layout::detect().is_ok_and(|layout| layout.v1().is_empty()) {
         mounts.push(mount("/sys/fs/cgroup", "cgroup", "cgroup", &format!("nosuid,noexec,nodev,relatime,{access}")));
     }
     if workload.network == NetworkMode::Host {
