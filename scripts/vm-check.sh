@@ -2,7 +2,7 @@
 # Checks Strata on the usual host: Debian with cgroup v2 only, systemd as process 1, Podman and containerd.
 #
 #   scripts/vm-check.sh build            make the virtual machine once, in $STRATA_VM (root; about 700 MB, minutes)
-#   scripts/vm-check.sh [PROGRAM]        boot it and check PROGRAM there (default: target/release/strata); 3 minutes
+#   scripts/vm-check.sh [PROGRAM]        boot it and check PROGRAM there (default: target/release/strata); 2 minutes
 #
 # The machine is Debian's own, in QEMU without KVM, so this runs where Strata is developed: on any host. Each check
 # prints `ok` or `FAIL` and what it saw; the exit code is 1 if one failed. Nothing is kept of a run.
@@ -24,7 +24,7 @@ build() {
         --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
         --dpkgopt='path-exclude=/usr/share/locale/*' \
         --include=systemd-sysv,dbus,dbus-user-session,libpam-systemd,podman,crun,containerd,busybox-static,procps \
-        --include=iproute2,kmod,linux-image-cloud-amd64,uidmap,slirp4netns,jq,udev,golang-github-containers-common \
+        --include=iproute2,kmod,linux-image-cloud-amd64,uidmap,apparmor,slirp4netns,jq,udev,golang-github-containers-common \
         bookworm "$root"
     chroot "$root" useradd -m -s /bin/bash alice
     mkdir -p "$root/var/lib/systemd/linger" "$root/check"

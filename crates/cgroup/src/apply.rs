@@ -320,6 +320,16 @@ fn memory_v1(dir: &Dir, m: &Memory, fresh: bool) -> Result<(), Error> {
                 let usage = parse_or_zero(&dir.read("memory.usage_in_bytes")?);
                 Err(Error::BelowUsage { setting: "memory limit", limit, usage })
             }
+            Err(e) if swap.is_none() && e.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {
+                match dir.read(V1_SWAP).ok().map(|text| parse_or_zero(&text)) {
+                    Some(both) if i128::from(both) < i128::from(limit) => Err(Error::Value {
+                        setting: "memory limit",
+                        value: limit.to_string(),
+                        why: format!("it cannot be above the limit on memory and swap, {both}: raise that with it"),
+                    }),
+                    _ => Err(e),
+                }
+            }
             done => done,
         },
     };

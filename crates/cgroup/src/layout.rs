@@ -94,6 +94,18 @@ impl Layout {
         list
     }
 
+    /// Whether the kernel accounts swap, so that a limit on it can be set.
+    pub fn accounts_swap(&self) -> bool {
+        match self.v1().iter().find(|hierarchy| hierarchy.controllers.iter().any(|name| name == "memory")) {
+            Some(memory) => memory.mount_point.join("memory.memsw.limit_in_bytes").exists(),
+            // The root cgroup of version 2 has no limits to look at. Kernels from 6.2 on ignore the parameter.
+            None => {
+                let off = |line: String| line.split_whitespace().any(|word| word == "swapaccount=0");
+                Path::new("/proc/swaps").exists() && !std::fs::read_to_string("/proc/cmdline").is_ok_and(off)
+            }
+        }
+    }
+
     /// `v1`, `v2` or `hybrid`.
     pub fn name(&self) -> &'static str {
         match self {

@@ -93,6 +93,31 @@ pub fn expand_slice(slice: &str) -> Result<String, Error> {
     Ok(path)
 }
 
+/// Whether systemd owns the cgroups of this host and can be asked for one: it is running (sd_booted(3)), there is version 2
+/// alone, and the bus of the system, or of the calling user, answers. Then a cgroup made beside it is an intrusion.
+pub fn preferred(layout: &Layout) -> bool {
+    matches!(layout, Layout::V2(_))
+        && Path::new("/run/systemd/system").is_dir()
+        && dbus::connect_socket(&bus_address(for_user())).is_ok()
+}
+
+/// Whether the user's own systemd is the one to ask.
+fn for_user() -> bool {
+    !rustix::process::geteuid().is_root() || in_user_namespace()
+}
+
+fn bus_address(user: bool) -> String {
+    let variable = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
+    match user {
+        false => {
+            variable("DBUS_SYSTEM_BUS_ADDRESS").unwrap_or_else(|| "unix:path=/run/dbus/system_bus_socket".to_owned())
+        }
+        true => variable("DBUS_SESSION_BUS_ADDRESS")
+            .or_else(|| variable("XDG_RUNTIME_DIR").map(|dir| format!("unix:path={dir}/bus")))
+            .unwrap_or_else(|| format!("unix:path=/run/user/{}/bus", rustix::process::geteuid().as_raw())),
+    }
+}
+
 /// systemd, reached over its bus.
 #[derive(Debug)]
 pub(crate) struct Systemd {
@@ -102,15 +127,7 @@ pub(crate) struct Systemd {
 impl Systemd {
     /// Connects to the system's systemd, or to that of the calling user.
     pub fn connect(user: bool) -> Result<Systemd, Error> {
-        let variable = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
-        let address = match user {
-            false => variable("DBUS_SYSTEM_BUS_ADDRESS")
-                .unwrap_or_else(|| "unix:path=/run/dbus/system_bus_socket".to_owned()),
-            true => variable("DBUS_SESSION_BUS_ADDRESS")
-                .or_else(|| variable("XDG_RUNTIME_DIR").map(|dir| format!("unix:path={dir}/bus")))
-                .unwrap_or_else(|| format!("unix:path=/run/user/{}/bus", rustix::process::geteuid().as_raw())),
-        };
-        Systemd::connect_to(&address)
+        Systemd::connect_to(&bus_address(user))
     }
 
     pub fn connect_to(address: &str) -> Result<Systemd, Error> {
@@ -363,7 +380,7 @@ impl Cgroup {
 
     /// Where [`create_systemd`](Cgroup::create_systemd) would make the cgroup, without making anything.
     pub fn plan_systemd(layout: &Layout, path: Option<&str>, id: &str) -> Result<Cgroup, Error> {
-        let user = !rustix::process::geteuid().is_root() || in_user_namespace();
+        let user = for_user();
         let base = if user { Systemd::connect(true)?.base()? } else { String::new() };
         plan(&base, user, layout, path, id)
     }

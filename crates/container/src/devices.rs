@@ -116,7 +116,21 @@ fn make(root: &Root, node: &Node<'_>, bind: bool, dev: Option<&OwnedFd>) -> Resu
         Ok(()) => {}
         // An image or a mount brought its own.
         Err(Errno::EXIST) => return is_this(parent, &name, node),
-        Err(Errno::PERM) => return bind_host(root, node.path),
+        // No CAP_MKNOD here, or a device cgroup above the container's forbids it.
+        Err(Errno::PERM) => {
+            return bind_host(root, node.path).map_err(|e| match e {
+                Error::System { source, .. } => Error::system(
+                    format!(
+                        "make the device {} ({}:{}), for want of CAP_MKNOD or by a device cgroup above, nor bind the host's",
+                        node.path.display(),
+                        node.major,
+                        node.minor
+                    ),
+                    source,
+                ),
+                other => other,
+            });
+        }
         Err(e) => return Err(Error::system(format!("make the device {}", node.path.display()), e)),
     }
     match node.owner {

@@ -2,11 +2,13 @@
 //! "POSIX-platform Hooks"). Each gets the container's state as JSON on its standard input.
 //!
 //! As with runc, hooks of the host run in the bundle's directory and have the runtime's environment unless they bring
-//! their own. `startContainer` hooks are programs of the container: they run where its program does, and the runtime's
-//! environment is none of their business.
+//! their own. `startContainer` hooks are programs of the container: they run where its program does, with that program's
+//! environment unless they bring their own; the runtime's is none of their business.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Seek};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -39,15 +41,25 @@ pub(crate) fn of<'a>(spec: &'a Spec, kind: &str) -> &'a [Hook] {
 
 /// Runs hooks in order until one fails.
 pub(crate) fn run(kind: &'static str, hooks: &[Hook], state: &State) -> Result<(), Error> {
-    hooks.iter().try_for_each(|hook| run_one(kind, hook, state))
+    hooks.iter().try_for_each(|hook| run_one(kind, hook, state, None))
+}
+
+/// Runs `startContainer` hooks in order until one fails. `env` is the environment of the container's program, `NAME=value`.
+pub(crate) fn run_inside(hooks: &[Hook], state: &State, env: &[Vec<u8>]) -> Result<(), Error> {
+    hooks.iter().try_for_each(|hook| run_one("startContainer", hook, state, Some(env)))
 }
 
 /// Runs every hook; failures are returned as warnings, as the specification has it after start and after stop.
 pub(crate) fn run_all(kind: &'static str, hooks: &[Hook], state: &State) -> Vec<String> {
-    hooks.iter().filter_map(|hook| run_one(kind, hook, state).err()).map(|e| format!("{e}, which is ignored")).collect()
+    hooks
+        .iter()
+        .filter_map(|hook| run_one(kind, hook, state, None).err())
+        .map(|e| format!("{e}, which is ignored"))
+        .collect()
 }
 
-fn run_one(kind: &'static str, hook: &Hook, state: &State) -> Result<(), Error> {
+/// `inside`: the environment of the container's program for a hook that runs in the container.
+fn run_one(kind: &'static str, hook: &Hook, state: &State, inside: Option<&[Vec<u8>]>) -> Result<(), Error> {
     let failed = |message: String| Error::Hook { kind, path: hook.path.clone(), message };
     let cannot = |e: std::io::Error| failed(e.to_string());
     let json = serde_json::to_vec(state).map_err(|e| failed(e.to_string()))?;
@@ -60,12 +72,17 @@ fn run_one(kind: &'static str, hook: &Hook, state: &State) -> Result<(), Error> 
     if let Some((name, rest)) = hook.args.split_first() {
         command.arg0(name).args(rest);
     }
-    let inside = kind == "startContainer";
-    if inside || !hook.env.is_empty() {
+    if !hook.env.is_empty() {
         command.env_clear().envs(hook.env.iter().filter_map(|e| e.split_once('=')));
+    } else if let Some(env) = inside {
+        let pairs = env.iter().filter_map(|entry| {
+            let equals = entry.iter().position(|byte| *byte == b'=')?;
+            Some((OsStr::from_bytes(&entry[..equals]), OsStr::from_bytes(&entry[equals + 1..])))
+        });
+        command.env_clear().envs(pairs);
     }
     // The bundle may be gone when the container is deleted.
-    if !inside && state.bundle.is_dir() {
+    if inside.is_none() && state.bundle.is_dir() {
         command.current_dir(&state.bundle);
     }
     // A group of its own, so that what the hook started can be ended with it.
@@ -164,7 +181,10 @@ mod tests {
         run("createRuntime", &[bare(&script)], &state).unwrap();
         let inherited = "tr '\\0' '\\n' < /proc/$$/environ | grep -q ^CARGO_";
         run("poststop", &[bare(inherited)], &state).unwrap();
-        let error = run("startContainer", &[bare(inherited)], &state).unwrap_err().to_string();
+        let own = [b"PATH=/bin:/usr/bin".to_vec(), b"A=of=program".to_vec()];
+        run_inside(&[bare("test \"$A\" = of=program")], &state, &own).unwrap();
+        run_inside(&[hook("test \"$A\" = 1", None)], &state, &own).unwrap();
+        let error = run_inside(&[bare(inherited)], &state, &own).unwrap_err().to_string();
         assert!(error.contains("exit status"), "{error}");
         // A bundle that is gone is no reason not to clean up.
         run("poststop", &[bare("true")], &State { bundle: "/nowhere".into(), ..state }).unwrap();

@@ -246,7 +246,7 @@ impl Init {
         let starter = self.await_start(sync)?;
         let channel = starter.as_ref().unwrap_or(sync);
         inject::at("child-starting");
-        let run = hooks::run("startContainer", hooks::of(&self.spec, "startContainer"), &state(Status::Created));
+        let run = hooks::run_inside(hooks::of(&self.spec, "startContainer"), &state(Status::Created), settled.env());
         let error = match run {
             Err(e) => e,
             Ok(()) => process.execute(&settled, |listener| hand_over(channel, listener)),

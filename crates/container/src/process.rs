@@ -234,6 +234,13 @@ pub(crate) struct Settled {
     pub warning: Option<String>,
 }
 
+impl Settled {
+    /// The program's environment, `NAME=value`.
+    pub(crate) fn env(&self) -> &[Vec<u8>] {
+        &self.env
+    }
+}
+
 /// What of the surroundings a [`Plan`] depends on.
 #[derive(Debug, Default)]
 pub(crate) struct Surroundings<'a> {

@@ -98,11 +98,11 @@ pub fn offers(report: &Report) -> Vec<Offer> {
         let availability = match (&host, in_this_build) {
             (_, true) => host.clone(),
             (Verdict::Available, false) => Verdict::missing(
-                "host: ok; in this build: no",
+                "this host offers what it needs; this build of Strata has it not",
                 "use --isolation container, or a build of Strata that has it",
             ),
             (Verdict::Unavailable { reason, fix }, false) => {
-                Verdict::missing(format!("host: {reason}; in this build: no"), fix.clone())
+                Verdict::missing(format!("{reason}; nor has this build of Strata it"), fix.clone())
             }
         };
         Offer { isolation, host, in_this_build, availability }

@@ -118,7 +118,7 @@ impl Options {
             store: store.to_path_buf(),
             kvm_timeout: Duration::from_secs(2),
             trial_timeout: Duration::from_secs(1),
-            peer_timeout: Duration::from_secs(1),
+            peer_timeout: Duration::from_secs(5),
         }
     }
 }

@@ -228,7 +228,8 @@ fn cpu(report: &Report) -> Section {
     section.add(mark, "hardware assistance", text).fix(isolation::kvm_fix(report));
     if let Some(nested) = c.nested_paging {
         let (mark, text) = if nested {
-            (Mark::Good, "yes (EPT, NPT)")
+            let name = if c.virtualization == Virtualization::AmdV { "yes (NPT)" } else { "yes (EPT)" };
+            (Mark::Good, name)
         } else {
             (Mark::Warn, "no: guests' page tables are shadowed, slowly")
         };
@@ -514,8 +515,10 @@ fn resources(report: &Report) -> Section {
     section.fact("transparent huge pages", m.transparent_huge_pages.clone().unwrap_or_else(|| "none".into()));
     section.fact("NUMA nodes", m.numa_nodes.to_string());
     let l = &report.load;
-    let averages =
-        format!("load {:.2} {:.2} {:.2} on {} CPUs", l.average[0], l.average[1], l.average[2], report.cpu.logical);
+    let averages = format!(
+        "{:.2} {:.2} {:.2} over 1, 5 and 15 minutes, on {} CPUs",
+        l.average[0], l.average[1], l.average[2], report.cpu.logical
+    );
     if l.busy {
         let line = section.add(Mark::Warn, "load", format!("{averages}: {}", l.reasons.join("; ")));
         line.fix("this host is already busy: measurements will be noisy");
@@ -533,7 +536,7 @@ fn resources(report: &Report) -> Section {
 fn peers(report: &Report) -> Section {
     let mut section = Section::new("Peers in PATH");
     for peer in &report.peers {
-        let version = peer.version.as_deref().unwrap_or("version unknown");
+        let version = peer.version.as_deref().unwrap_or("did not tell its version in time");
         section.fact(&peer.name, format!("{version} ({})", peer.path.display()));
     }
     if report.peers.is_empty() {

@@ -106,7 +106,10 @@ fn a_bare_metal_intel_host_with_kvm_offers_everything() {
     assert!(report.isolations().iter().all(|o| o.host.is_available()), "{:#?}", report.isolations());
     assert!(report.offer(Isolation::Container).unwrap().availability.is_available());
     let vm = report.offer(Isolation::Vm).unwrap();
-    assert!(matches!(&vm.availability, Verdict::Unavailable { reason, .. } if reason == "host: ok; in this build: no"));
+    assert!(
+        matches!(&vm.availability, Verdict::Unavailable { reason, .. } if reason.contains("this build of Strata has it not"))
+    );
+    assert!(render(&report, 100, false).contains("yes (EPT)"));
     assert!(!report.load.busy);
 }
 
@@ -118,6 +121,7 @@ fn an_amd_host_without_access_to_kvm_says_which_group_helps() {
     fixture.recorded.uid = 1000;
     let report = fixture.report();
     assert_eq!((report.cpu.virtualization, report.cpu.nested_paging), (Virtualization::AmdV, Some(true)));
+    assert!(render(&report, 100, false).contains("yes (NPT)"));
     let Verdict::Unavailable { reason, fix } = &report.offer(Isolation::Vm).unwrap().host else { panic!() };
     assert!(reason.contains("Permission denied") && fix.contains("usermod -aG kvm"), "{reason} / {fix}");
 }

@@ -82,7 +82,17 @@ pub fn bootstrap(store: &Store, name: &str, options: &Bootstrap, progress: &dyn 
     command.args(["--aptopt=Acquire::Languages \"none\"", "--format=tar", &suite, "-"]).args(&mirrors);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
 
-    let _lock = store.lock_shared()?;
+    store.adding(|| build_named(store, &reference, &suite, command, progress))
+}
+
+/// Runs the command, whose output is the layer, and names the image.
+fn build_named(
+    store: &Store,
+    reference: &Reference,
+    suite: &str,
+    mut command: Command,
+    progress: &dyn Progress,
+) -> Result<Image, Error> {
     let mut child = command.spawn().map_err(|error| match error.kind() {
         ErrorKind::NotFound => Error::ToolMissing { tool: "mmdebstrap", package: "mmdebstrap" },
         _ => Error::io("cannot run", Path::new("mmdebstrap"))(error),
@@ -94,7 +104,7 @@ pub fn bootstrap(store: &Store, name: &str, options: &Bootstrap, progress: &dyn 
             Some(stdout) => Box::new(stdout),
             None => Box::new(std::io::empty()),
         };
-        let layer = store.add_layer(stdout, Compression::Gzip, &suite, progress);
+        let layer = store.add_layer(stdout, Compression::Gzip, suite, progress);
         if layer.is_err() {
             // It would wait for a reader.
             let _ = child.kill();
@@ -104,7 +114,6 @@ pub fn bootstrap(store: &Store, name: &str, options: &Bootstrap, progress: &dyn 
     let status = child.wait().map_err(Error::io("cannot wait for", Path::new("mmdebstrap")))?;
     let layer = layer?;
     if !status.success() {
-        // The layer is a part of one; the next collection takes it away.
         return Err(Error::Tool { tool: "mmdebstrap", status: status.to_string(), tail: tail.join("; ") });
     }
     let config = ConfigBuilder::default()
@@ -113,8 +122,8 @@ pub fn bootstrap(store: &Store, name: &str, options: &Bootstrap, progress: &dyn 
         .build()
         .map_err(|error| Error::Unsupported(format!("cannot make a configuration: {error}")))?;
     let mut image = store.add_image(&configuration(&layer, config)?, vec![layer.descriptor])?;
-    store.set_name(&reference, &image, None, None)?;
-    image.reference = Some(reference);
+    store.set_name(reference, &image, None, None)?;
+    image.reference = Some(reference.clone());
     Ok(image)
 }
 

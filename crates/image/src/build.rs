@@ -12,7 +12,7 @@ use oci_spec::image::{
 use sha2::Digest as _;
 
 use crate::{
-    Digest, Error, Image, Progress, Stage, Store, document,
+    Digest, Error, Image, Progress, Reference, Stage, Store, document,
     layer::{apply::Marks, decode::Compression, pack},
     store::to_json,
 };
@@ -62,7 +62,7 @@ impl Store {
         let marks = if rustix::process::geteuid().is_root() { Marks::Trusted } else { Marks::User };
         let tree = pack::open_tree(upper).map_err(Error::io("cannot open", upper))?;
         let temporary = self.temporary();
-        let result = self.with_lock(|| {
+        let result = self.adding(|| {
             let file = File::create_new(&temporary).map_err(Error::io("cannot make", &temporary))?;
             let mut writer = pack::pack(&tree, marks, io::BufWriter::with_capacity(256 << 10, file))
                 .map_err(Error::io("cannot pack", upper))?;
@@ -77,7 +77,16 @@ impl Store {
     /// Makes a new image `name`: `base` with the changes below `upper` on top.
     pub fn commit(&self, base: &Image, upper: &Path, name: &str, progress: &dyn Progress) -> Result<Image, Error> {
         let reference = name.parse()?;
-        let _lock = self.lock_shared()?;
+        self.adding(|| self.commit_named(base, upper, &reference, progress))
+    }
+
+    fn commit_named(
+        &self,
+        base: &Image,
+        upper: &Path,
+        reference: &Reference,
+        progress: &dyn Progress,
+    ) -> Result<Image, Error> {
         let layer = self.create_layer_from_upper(upper, progress)?;
         let mut configuration = base.configuration.clone();
         let mut ids = configuration.rootfs().diff_ids().clone();
@@ -88,7 +97,7 @@ impl Store {
         let mut layers = base.manifest.layers().clone();
         layers.push(layer.descriptor);
         let image = self.add_image(&configuration, layers)?;
-        self.set_name(&reference, &image, None, None)?;
+        self.set_name(reference, &image, None, None)?;
         Ok(image)
     }
 
@@ -109,11 +118,6 @@ impl Store {
             .map_err(|error| Error::Unsupported(format!("cannot make a manifest: {error}")))?;
         let descriptor = self.add_bytes(MediaType::ImageManifest, &to_json(&manifest)?)?;
         self.load_manifest(&document::digest(&descriptor)?)
-    }
-
-    fn with_lock<T>(&self, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
-        let _lock = self.lock_shared()?;
-        work()
     }
 }
 

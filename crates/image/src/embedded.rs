@@ -36,7 +36,10 @@ pub fn ensure(store: &Store) -> Result<Image, Error> {
         image.reference = Some(reference);
         return Ok(image);
     }
-    let _lock = store.lock_shared()?;
+    store.adding(|| put_in(store, reference, origin))
+}
+
+fn put_in(store: &Store, reference: Reference, origin: String) -> Result<Image, Error> {
     let archive = root_file_system(strata_embedded::TOOLBOX, &applets(store, strata_embedded::TOOLBOX)?)
         .map_err(Error::io("cannot build the image", PROGRAM.as_ref()))?;
     // Uncompressed: the program is in the command already, and the first run should not wait for a compressor.

@@ -20,7 +20,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The file system is full.
-    #[error("no space left on the file system of {} while writing {what}; nothing of it was kept", path.display())]
+    #[error("no space left on the file system of {} while writing {what}, of which nothing was kept", path.display())]
     DiskFull {
         /// What was being written.
         what: String,

@@ -163,7 +163,16 @@ impl Store {
         progress: &dyn Progress,
     ) -> Result<Vec<Image>, Error> {
         let name = options.name.as_deref().map(str::parse::<Reference>).transpose()?;
-        let _lock = self.lock_shared()?;
+        self.adding(|| self.import_named(source, name, options, progress))
+    }
+
+    fn import_named(
+        &self,
+        source: Source<'_>,
+        name: Option<Reference>,
+        options: &ImportOptions,
+        progress: &dyn Progress,
+    ) -> Result<Vec<Image>, Error> {
         let mut import = Import {
             store: self,
             blobs: Blobs::Members(Members::default()),

@@ -67,11 +67,10 @@ struct LayerFile {
     userxattr: bool,
     /// The layer hides all that is below it.
     opaque: bool,
-    /// The boot in which it was written. Files are not synced one by one; after another boot the layer may have lost some
-    /// to a power failure and is unpacked again, unless it was synced as a whole.
+    /// The boot in which it was written. Its files are not synced: that would make every first run wait for the disk,
+    /// and the blob, which is, has all of them. After another boot the layer may have lost some to a power failure
+    /// and is unpacked again.
     boot: String,
-    /// Whether it has been.
-    synced: bool,
 }
 
 /// A stack of layer directories, the uppermost first.
@@ -85,7 +84,7 @@ impl Store {
     pub(crate) fn unpacked(&self, chain: &Digest) -> Option<PathBuf> {
         let dir = self.path("layers").join(chain.hex());
         let file = read_json::<LayerFile>(&dir.join("layer.json"), "layer").ok().flatten()?;
-        (file.synced || file.boot == boot_id()).then(|| dir.join("fs"))
+        (!file.boot.is_empty() && file.boot == boot_id()).then(|| dir.join("fs"))
     }
 
     /// Unpacks the layers that are not yet unpacked. Returns their directories, the lowest first.
@@ -167,7 +166,7 @@ impl Store {
         }
         let mut value = [0; 1];
         let opaque = rustix::fs::fgetxattr(&root_fd, marks.attribute("opaque"), &mut value).is_ok();
-        let file = LayerFile { userxattr: marks == Marks::User, opaque, boot: boot_id(), synced: false };
+        let file = LayerFile { userxattr: marks == Marks::User, opaque, boot: boot_id() };
         let path = dir.join("layer.json");
         fs::write(&path, to_json(&file)?).map_err(Error::io("cannot write", &path))
     }
@@ -263,7 +262,12 @@ impl Store {
         };
         remove_path(&upper)?;
         remove_path(&work)?;
-        copy_stack(stack, &path)?;
+        // Renamed when complete: a tree that is there is taken for the instance's own.
+        let copy = dir.join("rootfs.new");
+        remove_path(&copy)?;
+        DirBuilder::new().create(&copy).map_err(Error::io("cannot make", &copy))?;
+        copy_stack(stack, &copy)?;
+        fs::rename(&copy, &path).map_err(Error::io("cannot place", &path))?;
         let notice = format!("{reason}; the layers were copied, which takes time and space for every instance");
         Ok(Rootfs { path, notice: Some(notice) })
     }
@@ -307,28 +311,6 @@ impl Store {
         }
         copy_stack(&stack, to)
     }
-
-    /// Makes all unpacked layers durable, so that they need not be unpacked again after the next boot.
-    pub fn sync_layers(&self) -> Result<(), Error> {
-        let _lock = self.lock_shared()?;
-        let dir = self.path("layers");
-        let fd = open_dir(&dir)?;
-        rustix::fs::syncfs(&fd).map_err(Error::io("cannot sync", &dir))?;
-        for entry in fs::read_dir(&dir).map_err(Error::io("cannot read", &dir))?.flatten() {
-            if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                continue;
-            }
-            let path = entry.path().join("layer.json");
-            if let Some(mut file) = read_json::<LayerFile>(&path, "layer")?
-                && !file.synced
-                && file.boot == boot_id()
-            {
-                file.synced = true;
-                self.write_file(&path, &to_json(&file)?, true)?;
-            }
-        }
-        Ok(())
-    }
 }
 
 /// Unmounts what is mounted at `at`. Nothing mounted, or nothing there, is fine.
@@ -343,7 +325,7 @@ pub fn unmount_rootfs(at: &Path) -> Result<(), Error> {
 
 fn remove_rootfs(dir: &Path) -> Result<(), Error> {
     unmount_rootfs(&dir.join("rootfs"))?;
-    for name in ["rootfs", "upper", "work"] {
+    for name in ["rootfs", "rootfs.new", "upper", "work"] {
         remove_path(&dir.join(name))?;
     }
     Ok(())

@@ -282,6 +282,21 @@ impl Store {
         }
     }
 
+    /// Does `work`, which adds, under the shared lock. When it fails, what it had added is removed at once, unless somebody
+    /// else adds at this moment; then the next collection does it.
+    pub(crate) fn adding<T>(&self, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+        let lock = self.lock_shared()?;
+        work().inspect_err(|_| {
+            drop(lock);
+            if let Ok((file, _)) = self.lock_file()
+                && flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
+            {
+                // The caller's error is the one to tell.
+                let _ = self.sweep(&Lock(file), false);
+            }
+        })
+    }
+
     fn lock_file(&self) -> Result<(File, PathBuf), Error> {
         let path = self.path("lock");
         let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
@@ -490,6 +505,9 @@ impl Store {
             index,
             origin,
         };
+        // The name must not outlive a power failure that its blobs do not.
+        let blobs = self.path("blobs/sha256");
+        File::open(&blobs).and_then(|dir| dir.sync_all()).map_err(Error::io("cannot sync", &blobs))?;
         self.write_file(&self.ref_path(&key), &to_json(&named)?, true)
     }
 

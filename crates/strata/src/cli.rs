@@ -84,9 +84,10 @@ pub struct Global {
     /// Log what is being done, not only what went wrong
     #[arg(long, global = true)]
     pub debug: bool,
-    /// Put containers into systemd scopes; cgroupsPath is then SLICE:PREFIX:NAME
-    #[arg(long, global = true)]
-    pub systemd_cgroup: bool,
+    /// Put containers into systemd scopes; cgroupsPath is then SLICE:PREFIX:NAME [default for `run IMAGE`: where systemd
+    /// owns the cgroups]
+    #[arg(long, global = true, value_name = "BOOL", default_missing_value = "true", num_args = 0..=1, require_equals = true)]
+    pub systemd_cgroup: Option<bool>,
     /// Whether the caller is an unprivileged user; found out by itself, but for `spec --rootless`
     #[arg(
         long,

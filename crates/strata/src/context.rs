@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use strata_container::{Container, Runtime};
 use strata_image::Store;
+use strata_spec::quantity::format_bytes;
 use strata_supervise::Supervisor;
 
 use crate::cli::Global;
@@ -52,6 +53,22 @@ impl Context {
         Ok(self.runtime()?.get(id)?)
     }
 
+    /// Adds to a failure that needs it what to do.
+    pub fn with_hint(&self, failure: Failure) -> Failure {
+        if failure.hint.is_some() || !failure.is_full_disk() {
+            return failure;
+        }
+        let (store, root) = (self.store_root(), self.state_root());
+        failure.hint(format!(
+            "`strata gc` removes what nothing refers to, `strata image rm` images; or give directories elsewhere: \
+             --store DIR for images and instances (now {}, {}), --root DIR for the state (now {}, {})",
+            store.display(),
+            free(&store),
+            root.display(),
+            free(&root)
+        ))
+    }
+
     /// The image store.
     pub fn store(&self) -> Result<Store, Failure> {
         Ok(Store::open(&self.store_root())?)
@@ -60,6 +77,15 @@ impl Context {
     /// The instances of both directories.
     pub fn supervisor(&self) -> Result<Supervisor, Failure> {
         Ok(Supervisor::new(self.state_root(), self.store_root()))
+    }
+}
+
+/// What is free for this user on the file system that `directory` is on, or will be.
+fn free(directory: &Path) -> String {
+    match directory.ancestors().find_map(|path| rustix::fs::statvfs(path).ok()) {
+        Some(stat) if stat.f_favail == 0 && stat.f_files > 0 => "no inode free".into(),
+        Some(stat) => format!("{} free", format_bytes(stat.f_bavail.saturating_mul(stat.f_frsize))),
+        None => "which cannot be examined".into(),
     }
 }
 

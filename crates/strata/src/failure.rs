@@ -30,6 +30,12 @@ impl Failure {
         self
     }
 
+    /// Whether a full disk or quota is the reason. By its words: reasons from a child process arrive as text.
+    pub fn is_full_disk(&self) -> bool {
+        let text = self.to_string().to_lowercase();
+        ["no space left on", "quota exceeded"].iter().any(|words| text.contains(words))
+    }
+
     /// Sets the exit code.
     pub fn code(mut self, code: u8) -> Failure {
         self.code = code;

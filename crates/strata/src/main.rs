@@ -43,6 +43,7 @@ fn main() -> ExitCode {
     match cli.verb.execute(&context) {
         Ok(code) => code,
         Err(failure) => {
+            let failure = context.with_hint(failure);
             context.log.failure(&failure);
             ExitCode::from(failure.code)
         }

@@ -756,6 +756,58 @@ fn a_hook_finds_itself_in_the_bundle_with_the_callers_environment() {
 }
 
 #[test]
+fn a_hook_inside_has_the_programs_environment() {
+    require!("oci_config::a_hook_inside_has_the_programs_environment");
+    let rt = Runtime::new();
+    let mut bundle = rt.bundle();
+    bundle.push("process.env", json!("OF=program"));
+    let script = |text: &str| json!({ "path": "/bin/sh", "args": ["sh", "-c", format!("{text} >> /tmp/seen")] });
+    bundle.push("hooks.startContainer", script("echo $OF $CALLER"));
+    let mut own = script("echo $OF $OWN");
+    own["env"] = json!(["OWN=own"]);
+    bundle.push("hooks.startContainer", own);
+    bundle.args(&["cat", "/tmp/seen"]).save();
+    run(rt.command(["run", "--bundle", bundle.path(), "h"]).env("CALLER", "me")).ok().out_is("program\nown");
+    rt.nothing_left();
+}
+
+#[test]
+fn a_configuration_as_runc_writes_it_runs_without_a_word() {
+    require!("oci_config::a_configuration_as_runc_writes_it_runs_without_a_word", "runc");
+    let rt = Runtime::new();
+    let bundle = rt.bundle();
+    let directory = rt.scratch.dir("runc");
+    run(std::process::Command::new("runc").arg("spec").current_dir(&directory)).ok();
+    let mut config: Value = serde_json::from_str(&read(directory.join("config.json"))).expect("config.json is JSON");
+    config["process"]["terminal"] = json!(false);
+    config["process"]["args"] = json!(["grep", "CapAmb", "/proc/self/status"]);
+    fs::write(bundle.join("config.json"), config.to_string()).expect("a file can be written");
+    let out = rt.run(["run", "--bundle", bundle.path(), "quiet"]);
+    let ambient = out.ok().text();
+    // runc before 1.2 asks for ambient capabilities that are not inheritable.
+    assert!(ambient == "CapAmb:\t0000000000000000" && out.stderr.is_empty(), "{out:#?}");
+    rt.nothing_left();
+}
+
+#[test]
+fn a_device_that_may_not_be_made_says_who_forbids_it() {
+    require!("oci_config::a_device_that_may_not_be_made_says_who_forbids_it", "setpriv");
+    let rt = Runtime::new();
+    let mut bundle = rt.bundle();
+    bundle.push("linux.devices", json!({ "type": "c", "path": "/dev/none", "major": 10, "minor": 999 }));
+    bundle.args(&["true"]).save();
+    // As a cgroup above or a lack of privileges forbids it; there is nothing on the host to bind instead.
+    let mut command = std::process::Command::new("setpriv");
+    command.args(["--bounding-set=-mknod", "--inh-caps=-mknod"]).arg(common::program());
+    let out = run(command.arg("--root").arg(rt.root()).args(["run", "--bundle", bundle.path(), &rt.id()]));
+    out.fails().err_has("/dev/none");
+    if is_strata() {
+        out.err_has("10:999").err_has("CAP_MKNOD").err_has("device cgroup");
+    }
+    rt.nothing_left();
+}
+
+#[test]
 fn a_failing_hook_fails_the_container() {
     require!("oci_config::a_failing_hook_fails_the_container");
     let rt = Runtime::new();

@@ -235,6 +235,11 @@ fn limits_hold() {
         ("memory.max cpu.max pids.max cpuset.cpus", "67108864\n50000 100000\n17\n0")
     };
     s.run(&limits, &["sh", "-c", &format!("cd /sys/fs/cgroup; cat {files}")]).ok().out_is(expected);
+    // Without --memory-swap as much swap as memory may be used, where the kernel accounts it.
+    let swap = if v1 { "memory/memory.memsw.limit_in_bytes" } else { "memory.swap.max" };
+    let default = if v1 { "134217728" } else { "67108864" };
+    let show = format!("cd /sys/fs/cgroup; if [ -e {swap} ]; then cat {swap}; else echo {default}; fi");
+    s.run(&["--memory", "64m"], &["sh", "-c", &show]).ok().out_is(default);
     let hog = "x=a; while :; do x=$x$x; done";
     s.run(&["--memory", "16m", "--memory-swap", "16m"], &["sh", "-c", hog]).code_is(137);
     let forks = "for i in 1 2 3 4 5 6 7 8 9; do sleep 5 & done; echo all";
@@ -283,6 +288,11 @@ fn a_background_instance_lives_through_all_verbs() {
         (&(96 << 20).into(), &60.into()),
         "{stats:#}"
     );
+
+    s.call(&["update", "--cpus", "0.25", &name]).ok();
+    let cpu = r"cd /sys/fs/cgroup; cat cpu/cpu.cfs_quota_us cpu.max 2>/dev/null";
+    s.call(&["exec", &name, "--", "sh", "-c", cpu]).out_has("25000");
+    s.call(&["update", "--cpus", "1", "--cpu-quota", "1", &name]).fails().err_has("cannot be used with");
 
     s.call(&["rm", &name]).fails().err_has("running");
     s.call(&["kill", &name, "TERM"]).ok();
@@ -356,4 +366,47 @@ fn verbs_that_only_print_print() {
     // An unknown option is the user's error, told on stderr with a hint, and nothing is made.
     run(Command::new(program()).args(["run", "--no-such-option"])).fails().err_has("--no-such-option");
     s.nothing_left();
+}
+
+#[test]
+fn a_user_without_privileges_shares_the_layers_of_images() {
+    let name = "run_cli::a_user_without_privileges_shares_the_layers_of_images";
+    require!(name, "setpriv");
+    if !is_strata() {
+        return skip(name, "the program under test is not Strata");
+    }
+    let switch = |file: &str| fs::read_to_string(file).map_or(-1, |v| v.trim().parse().unwrap_or(-1));
+    if switch("/proc/sys/kernel/unprivileged_userns_clone") == 0 || switch("/proc/sys/user/max_user_namespaces") == 0 {
+        return skip(name, "this host lets no user make user namespaces");
+    }
+    let rt = Runtime::new();
+    let home = rt.scratch.dir("user");
+    run(Command::new("chown").arg("1234:1234").arg(&home)).ok();
+    let as_user = |arguments: &[&str]| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", "1234", "--regid", "1234", "--clear-groups", "--bounding-set", "-all"]);
+        command.arg(program()).arg("--root").arg(home.join("state")).arg("--store").arg(home.join("store"));
+        command.args(arguments).env("XDG_RUNTIME_DIR", &home).env("HOME", "/").current_dir("/");
+        run(command.stdin(std::process::Stdio::null()))
+    };
+    let id = rt.id();
+    // Changes of every kind: a new file, one that is replaced, one that is removed.
+    let script = "grep -c ^strata./.overlay /proc/mounts; echo new > /new; echo mine > /etc/hostname; rm /etc/os-release; id -u; ls /etc; cat /new";
+    let out = as_user(&["run", "--keep", "--name", &id, "--", "sh", "-c", script]);
+    out.ok().out_has("hostname").out_lacks("os-release").out_has("1\n0\n").out_has("new");
+    assert!(!out.stderr.contains("copied"), "{out:?}");
+    let instance = home.join("store/instances").join(&id);
+    assert_eq!(read(instance.join("upper/new")), "new\n");
+    use std::os::unix::fs::MetadataExt;
+    assert_eq!(fs::metadata(instance.join("upper/new")).expect("it is in the upper layer").uid(), 1234);
+    // The next one sees the image as it was.
+    let next = rt.id();
+    as_user(&["run", "--name", &next, "--", "sh", "-c", "cat /etc/os-release; ls /new"]).fails().out_has("toolbox");
+    as_user(&["run", "--detach", "--name", &next, "--", "sleep", "1000"]).ok();
+    as_user(&["exec", &next, "echo", "inside"]).ok().out_is("inside");
+    as_user(&["rm", "--force", &next]).ok();
+    as_user(&["rm", &id]).ok();
+    as_user(&["ps", "--all", "--quiet"]).ok().out_is("");
+    assert_eq!(fs::read_dir(home.join("store/instances")).expect("it is there").count(), 0);
+    leftovers::assert_none(rt.scratch.tag(), rt.scratch.path());
 }

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use strata_image::RunConfig;
 use strata_spec::runtime::{
-    Capabilities, Device, DeviceRule, IdMapping, Linux, Mount, Namespace, NamespaceKind, Process, Root, Seccomp, Spec,
-    User, VERSION,
+    Capabilities, Device, DeviceRule, IdMapping, Linux, Mount, Namespace, NamespaceKind, Process, Resources, Root,
+    Seccomp, Spec, User, VERSION,
 };
 
 use crate::Error;
@@ -73,11 +73,14 @@ pub fn build_for(
     let seccomp = seccomp(workload, &bounding)?;
     let mut linux = Linux {
         namespaces: namespaces(workload, rootless),
-        resources: Some(workload.resources.clone()),
-        cgroups_path: (!rootless).then(|| match workload.systemd_cgroup {
-            true => format!("machine.slice:strata:{id}"),
-            false => format!("/strata/{id}"),
-        }),
+        resources: Some(with_swap_limit(workload.resources.clone(), accounts_swap)),
+        cgroups_path: match (workload.systemd_cgroup, rootless) {
+            (true, false) => Some(format!("machine.slice:strata:{}", unit_name(id))),
+            (true, true) => Some(format!(":strata:{}", unit_name(id))),
+            // One level, so that no empty parent stays.
+            (false, false) => Some(format!("/strata-{id}")),
+            (false, true) => None,
+        },
         sysctl: workload.sysctls.clone(),
         seccomp,
         ..Linux::default()
@@ -118,6 +121,28 @@ pub fn build_for(
         linux: Some(linux),
         ..Spec::default()
     })
+}
+
+/// A limit on memory alone would let a workload take all swap instead. Docker's rule: as much swap as memory.
+fn with_swap_limit(mut resources: Resources, accounts_swap: impl Fn() -> bool) -> Resources {
+    if let Some(memory) = &mut resources.memory
+        && memory.swap.is_none()
+        && let Some(limit) = memory.limit.filter(|&limit| limit > 0)
+        && accounts_swap()
+    {
+        memory.swap = Some(limit.saturating_mul(2));
+    }
+    resources
+}
+
+/// A kernel that does not account swap refuses a limit on it.
+fn accounts_swap() -> bool {
+    strata_cgroup::Layout::detect().is_ok_and(|layout| layout.accounts_swap())
+}
+
+/// An id may hold a character that units escape, systemd.unit(5).
+fn unit_name(id: &str) -> String {
+    id.replace('+', r"\x2b")
 }
 
 /// A host name may hold 64 bytes.
@@ -259,7 +284,8 @@ fn mounts(workload: &Workload, rootless: bool) -> Vec<Mount> {
         mount("/dev/mqueue", "mqueue", "mqueue", "nosuid,noexec,nodev"),
         sys,
     ];
-    if !rootless {
+    // Without privileges version 1 can only be bound, and what is there is not the container's own.
+    if !rootless || strata_cgroup::Layout::detect().is_ok_and(|layout| layout.v1().is_empty()) {
         mounts.push(mount("/sys/fs/cgroup", "cgroup", "cgroup", &format!("nosuid,noexec,nodev,relatime,{access}")));
     }
     if workload.network == NetworkMode::Host {
@@ -356,6 +382,21 @@ mod tests {
         workload.command.clear();
         let error = build("id", &workload, Path::new("/r"), &RunConfig::default(), User::default()).unwrap_err();
         assert!(error.to_string().contains("no command"), "{error}");
+    }
+
+    #[test]
+    fn a_memory_limit_alone_brings_one_on_swap() {
+        use strata_spec::runtime::Memory;
+        let both = |limit, swap, accounts| {
+            let memory = Some(Memory { limit, swap, ..Memory::default() });
+            with_swap_limit(Resources { memory, ..Resources::default() }, || accounts).memory.unwrap().swap
+        };
+        assert_eq!(both(Some(100), None, true), Some(200));
+        assert_eq!(both(Some(100), None, false), None);
+        assert_eq!(both(Some(100), Some(100), true), Some(100));
+        assert_eq!(both(Some(100), Some(-1), true), Some(-1));
+        assert_eq!(both(None, None, true), None);
+        assert_eq!(both(Some(i64::MAX), None, true), Some(i64::MAX));
     }
 
     #[test]

@@ -224,9 +224,11 @@ impl Supervisor {
         let (root, image) = match &record.workload.source {
             Source::Directory(path) => (directory_root(path)?, RunConfig::default()),
             Source::Image(reference) => {
-                private_mounts()?;
                 let store = Store::open(&self.store_root)?;
                 let image = store.image(reference)?;
+                // Before the ids of other users are out of reach, and while threads may still help.
+                store.unpack(&image, &())?;
+                private_mounts()?;
                 record.image_digest = Some(image.digest().to_string());
                 let rootfs = store.prepare_rootfs(&image, &files.directory, &id)?;
                 warnings.extend(rootfs.notice().map(str::to_string));
@@ -451,12 +453,23 @@ fn random_id() -> Result<String, Error> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// A mount namespace of this process's own: what it mounts is seen by nobody else and ends with it. Without privileges
-/// there is none and nothing is mounted: the store copies the layers, and says so.
+/// A mount namespace of this process's own: what it mounts is seen by nobody else and ends with it. A user without
+/// privileges gets a user namespace around it, in which overlayfs may be mounted since Linux 5.11 and this user stays who
+/// it is. Where that is forbidden nothing is mounted: the store copies the layers, and says so.
 fn private_mounts() -> Result<(), Error> {
     let failed = |source| Error::Host { what: "make a mount namespace", source };
     match sys::unshare_mounts() {
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => return Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+            if sys::unshare_user_and_mounts().is_err() {
+                return Ok(());
+            }
+            let write = |file: &str, text: String| std::fs::write(format!("/proc/self/{file}"), text);
+            write("setgroups", "deny".into())
+                .and_then(|()| write("uid_map", format!("{uid} {uid} 1")))
+                .and_then(|()| write("gid_map", format!("{gid} {gid} 1")))
+                .map_err(|source| Error::Host { what: "map this user into a user namespace", source })?;
+        }
         unshared => unshared.map_err(failed)?,
     }
     mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)

@@ -243,10 +243,13 @@ pub fn parse_throttle(text: &str) -> Result<ThrottleDevice, OptionError> {
     Ok(ThrottleDevice { major: libc::major(number).into(), minor: libc::minor(number).into(), rate })
 }
 
-/// CPUs as a decimal (`1.5`) in microseconds of quota for a 100 ms period.
+/// The period of the quota that [`parse_cpus`] gives, microseconds.
+pub const CPUS_PERIOD: u64 = 100_000;
+
+/// CPUs as a decimal (`1.5`) in microseconds of quota for a period of [`CPUS_PERIOD`].
 pub fn parse_cpus(text: &str) -> Result<i64, OptionError> {
     match f64::from_str(text) {
-        Ok(cpus) if (0.01..=8192.0).contains(&cpus) => Ok((cpus * 100_000.0).round() as i64),
+        Ok(cpus) if (0.01..=8192.0).contains(&cpus) => Ok((cpus * CPUS_PERIOD as f64).round() as i64),
         _ => Err(bad(text, "is no number of CPUs: write one from 0.01 up, such as 1.5")),
     }
 }

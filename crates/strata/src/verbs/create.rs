@@ -51,7 +51,7 @@ impl BundleOptions {
             no_pivot: self.no_pivot,
             no_new_keyring: self.no_new_keyring,
             preserve_fds: self.preserve_fds,
-            systemd_cgroup: context.global.systemd_cgroup,
+            systemd_cgroup: context.global.systemd_cgroup.unwrap_or(false),
             ..CreateOptions::default()
         }
     }

@@ -13,8 +13,8 @@ use strata_container::RunOptions;
 use strata_spec::quantity::parse_bytes;
 use strata_spec::runtime::{BlockIo, Cpu, Memory, Mount, Pids, Resources, Rlimit, ThrottleDevice};
 use strata_supervise::workload::{
-    Isolation, NetworkMode, SeccompChoice, Source, Workload, parse_cpus, parse_throttle, parse_tmpfs, parse_ulimit,
-    parse_volume,
+    CPUS_PERIOD, Isolation, NetworkMode, SeccompChoice, Source, Workload, parse_cpus, parse_throttle, parse_tmpfs,
+    parse_ulimit, parse_volume,
 };
 use strata_supervise::{Lifetime, Request};
 
@@ -167,9 +167,9 @@ struct LimitOptions {
     /// Memory, bytes with suffix (512m)
     #[arg(short, long, value_name = "BYTES", value_parser = parse_bytes)]
     memory: Option<u64>,
-    /// Memory and swap together, bytes with suffix
-    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
-    memory_swap: Option<u64>,
+    /// Memory and swap together, bytes with suffix; -1 for no limit [default: twice the memory]
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true, value_parser = super::update::parse_limit)]
+    memory_swap: Option<i64>,
     /// Memory kept from reclaim, bytes with suffix
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     memory_reservation: Option<u64>,
@@ -314,10 +314,15 @@ impl Run {
             rlimits: self.limits.ulimits,
             sysctls,
             oom_score_adj: self.limits.oom_score_adj,
-            systemd_cgroup: context.global.systemd_cgroup,
+            systemd_cgroup: context.global.systemd_cgroup.unwrap_or_else(systemd_owns_cgroups),
             ..Workload::new(source, self.command)
         })
     }
+}
+
+/// On such a host a cgroup beside systemd's may be changed at its next reload.
+fn systemd_owns_cgroups() -> bool {
+    strata_cgroup::Layout::detect().is_ok_and(|layout| strata_cgroup::systemd::preferred(&layout))
 }
 
 impl LimitOptions {
@@ -325,13 +330,13 @@ impl LimitOptions {
         let signed = |bytes: Option<u64>| bytes.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
         let memory = Memory {
             limit: signed(self.memory),
-            swap: signed(self.memory_swap),
+            swap: self.memory_swap,
             reservation: signed(self.memory_reservation),
             ..Memory::default()
         };
         let cpu = Cpu {
             quota: self.cpus,
-            period: self.cpus.map(|_| 100_000),
+            period: self.cpus.map(|_| CPUS_PERIOD),
             shares: self.cpu_shares,
             cpus: self.cpuset_cpus.clone(),
             mems: self.cpuset_mems.clone(),

@@ -30,6 +30,9 @@ impl Spec {
         let rootless = context.global.rootless == "true";
         let mut spec =
             build_for("strata", &workload, Path::new("rootfs"), &RunConfig::default(), User::default(), rootless)?;
+        // The lowest version that has all of the sample's fields, `defaultErrnoRet` being the newest: older runtimes refuse
+        // newer documents.
+        spec.oci_version = "1.1.0".into();
         if let Some(linux) = &mut spec.linux {
             // The runtime derives it from the container's id.
             linux.cgroups_path = None;

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::Args;
 use strata_spec::quantity::parse_bytes;
 use strata_spec::runtime::{BlockIo, Cpu, Memory, Pids, Resources};
+use strata_supervise::workload::{CPUS_PERIOD, parse_cpus};
 
 use crate::context::Context;
 use crate::failure::Failure;
@@ -20,6 +21,9 @@ pub struct Update {
     /// Relative block I/O weight, 10 to 1000
     #[arg(long, value_name = "WEIGHT")]
     blkio_weight: Option<u16>,
+    /// CPU time, in CPUs (1.5)
+    #[arg(long, value_name = "N", value_parser = parse_cpus, conflicts_with_all = ["cpu_period", "cpu_quota"])]
+    cpus: Option<i64>,
     /// Microseconds a period of CPU quota
     #[arg(long, value_name = "MICROSECONDS")]
     cpu_period: Option<u64>,
@@ -70,7 +74,8 @@ pub struct Update {
     id: String,
 }
 
-fn parse_limit(text: &str) -> Result<i64, String> {
+/// Bytes with a suffix; -1 for none.
+pub fn parse_limit(text: &str) -> Result<i64, String> {
     if text == "-1" || text == "unlimited" {
         return Ok(-1);
     }
@@ -93,8 +98,8 @@ impl Update {
             None => Resources::default(),
         };
         let cpu = wanted.cpu.get_or_insert_with(Cpu::default);
-        replace(&mut cpu.period, self.cpu_period);
-        replace(&mut cpu.quota, self.cpu_quota);
+        replace(&mut cpu.period, self.cpu_period.or(self.cpus.map(|_| CPUS_PERIOD)));
+        replace(&mut cpu.quota, self.cpu_quota.or(self.cpus));
         replace(&mut cpu.burst, self.cpu_burst);
         replace(&mut cpu.shares, self.cpu_share);
         replace(&mut cpu.realtime_period, self.cpu_rt_period);
