@@ -200,17 +200,24 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Opens the files through which a child joins. See [`JoinHandles`].
+    /// Opens all files through which a child can join. See [`JoinHandles`].
     pub fn join_handles(&self) -> Result<JoinHandles, Error> {
-        let open = |place: &ControllerDir, file: &str| {
-            let path = place.dir().join(file);
-            let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::CLOEXEC;
-            rustix::fs::open(&path, flags, Mode::empty()).map_err(|e| Error::io("open", path)(e.into()))
-        };
-        let v1_tasks = self.v1.iter().map(|p| open(p, "tasks")).collect::<Result<_, _>>()?;
-        let v2_procs = self.v2.as_ref().map(|p| open(p, "cgroup.procs")).transpose()?;
-        let v2_dir = self.v2.as_ref().map(|p| Dir::open(p.dir())).transpose()?.map(Dir::into_fd);
-        Ok(JoinHandles { v1_tasks, v2_dir, v2_procs })
+        Ok(JoinHandles { v1_tasks: self.v1_tasks()?, v2_dir: self.v2_directory()?, v2_procs: self.v2_procs()? })
+    }
+
+    /// Opens [`JoinHandles::v1_tasks`].
+    pub fn v1_tasks(&self) -> Result<Vec<OwnedFd>, Error> {
+        self.v1.iter().map(|place| open_to_join(place, "tasks")).collect()
+    }
+
+    /// Opens [`JoinHandles::v2_dir`].
+    pub fn v2_directory(&self) -> Result<Option<OwnedFd>, Error> {
+        Ok(self.v2.as_ref().map(|place| Dir::open(place.dir())).transpose()?.map(Dir::into_fd))
+    }
+
+    /// Opens [`JoinHandles::v2_procs`].
+    pub fn v2_procs(&self) -> Result<Option<OwnedFd>, Error> {
+        self.v2.as_ref().map(|place| open_to_join(place, "cgroup.procs")).transpose()
     }
 
     /// All processes in the cgroup and in those below it, in no order.
@@ -266,6 +273,13 @@ impl Cgroup {
         }
         first
     }
+}
+
+/// Opens a file to which a process writes itself.
+fn open_to_join(place: &ControllerDir, file: &str) -> Result<OwnedFd, Error> {
+    let path = place.dir().join(file);
+    let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::CLOEXEC;
+    rustix::fs::open(&path, flags, Mode::empty()).map_err(|e| Error::io("open", path)(e.into()))
 }
 
 /// A cgroup that is being made. What was made is removed when this is dropped unfinished, as far as no process is in it.

@@ -94,10 +94,12 @@ pub fn expand_slice(slice: &str) -> Result<String, Error> {
 }
 
 /// Whether systemd owns the cgroups of this host and can be asked for one: it is running (sd_booted(3)), there is version 2
-/// alone, and the bus of the system, or of the calling user, answers. Then a cgroup made beside it is an intrusion.
-pub fn preferred(layout: &Layout) -> bool {
-    matches!(layout, Layout::V2(_))
-        && Path::new("/run/systemd/system").is_dir()
+/// alone, and the bus of the system, or of the calling user, answers. Then a cgroup made beside it is an
+/// intrusion, which systemd may change at its next reload.
+pub fn preferred() -> bool {
+    // What is cheap to find out comes first: this is asked before every start.
+    Path::new("/run/systemd/system").is_dir()
+        && matches!(Layout::detect(), Ok(Layout::V2(_)))
         && dbus::connect_socket(&bus_address(for_user())).is_ok()
 }
 

@@ -376,12 +376,8 @@ impl Attendant<'_> {
         init.cgroup = self.record.cgroup.clone();
         init.awaits_cgroup =
             self.options.systemd_cgroup || self.record.cgroup.as_ref().is_some_and(|c| !c.v1().is_empty());
-        let into = self.record.cgroup.as_ref().filter(|_| !self.options.systemd_cgroup).and_then(Cgroup::v2);
-        let into = into.map(|place| {
-            let (path, flags) = (place.dir(), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC);
-            rustix::fs::open(&path, flags, FileMode::empty()).on_path("open the cgroup", &path)
-        });
-        let into = into.transpose()?;
+        let born_in = self.record.cgroup.as_ref().filter(|_| !self.options.systemd_cgroup);
+        let into = born_in.map(Cgroup::v2_directory).transpose().map_err(cgroup_error)?.flatten();
         let (ours, theirs) = sync::pair().context(|| "make a socket pair".into())?;
         let intermediate = init.namespaces.intermediate.is_some();
         let flags = if intermediate { 0 } else { init.namespaces.clone as u64 };
@@ -519,10 +515,14 @@ impl Attendant<'_> {
     /// Gives the child what it joins its cgroup by. It was born in that of version 2, unless systemd makes them, which
     /// puts it into some only.
     fn send_cgroups(&self, ours: &OwnedFd) -> Result<(), Error> {
-        let handles = self.record.cgroup.as_ref().map(Cgroup::join_handles).transpose().map_err(cgroup_error)?;
-        let v1 = handles.iter().flat_map(|h| &h.v1_tasks);
-        let v2 = handles.iter().filter(|h| self.options.systemd_cgroup && !h.v1_tasks.is_empty());
-        let files: Vec<_> = v1.chain(v2.flat_map(|h| &h.v2_procs)).map(AsFd::as_fd).collect();
+        let mut files = Vec::new();
+        if let Some(cgroup) = &self.record.cgroup {
+            files = cgroup.v1_tasks().map_err(cgroup_error)?;
+            if self.options.systemd_cgroup && !files.is_empty() {
+                files.extend(cgroup.v2_procs().map_err(cgroup_error)?);
+            }
+        }
+        let files: Vec<_> = files.iter().map(AsFd::as_fd).collect();
         answer_with(ours, Tag::Cgroup, &files).map(drop)
     }
 

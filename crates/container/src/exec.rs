@@ -162,10 +162,13 @@ fn create_pidfd(record: &Record) -> Result<OwnedFd, Error> {
     Err(Error::WrongStatus { verb, id: record.id.clone(), status: Status::Stopped, wanted })
 }
 
-/// The container's cgroup, or in some hierarchies one below it.
+/// The container's cgroup, or in some hierarchies one below it. In that of version 2 the process is born.
 fn join_handles(cgroup: &Cgroup, below: &[String]) -> Result<JoinHandles, Error> {
     if below.is_empty() {
-        return cgroup.join_handles().map_err(|e| Error::Cgroup(e.to_string()));
+        let v1_tasks = cgroup.v1_tasks();
+        let handles =
+            v1_tasks.and_then(|v1_tasks| Ok(JoinHandles { v1_tasks, v2_dir: cgroup.v2_directory()?, v2_procs: None }));
+        return handles.map_err(|e| Error::Cgroup(e.to_string()));
     }
     let below = below.iter().map(|text| Below::parse(text, cgroup)).collect::<Result<Vec<_>, _>>()?;
     let open = |path: PathBuf, flags: OFlags| {
@@ -242,10 +245,7 @@ fn start(
     options: &ExecOptions,
     notes: &dyn Fn(Note),
 ) -> Result<Started, Error> {
-    let into = join.cgroup.as_mut().and_then(|j| {
-        j.v2_procs = None;
-        j.v2_dir.take()
-    });
+    let into = join.cgroup.as_mut().and_then(|j| j.v2_dir.take());
     let (ours, theirs) = sync::pair().context(|| "make a socket pair".into())?;
     let cloned = sys::clone3(0, into.as_ref().map(|fd| fd.as_fd())).context(|| "fork".into())?;
     let (mut pid, pidfd) = match cloned {

@@ -14,6 +14,7 @@ use std::{
         unix::fs::DirBuilderExt,
     },
     path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
 use rustix::{
@@ -166,7 +167,7 @@ impl Store {
         }
         let mut value = [0; 1];
         let opaque = rustix::fs::fgetxattr(&root_fd, marks.attribute("opaque"), &mut value).is_ok();
-        let file = LayerFile { userxattr: marks == Marks::User, opaque, boot: boot_id() };
+        let file = LayerFile { userxattr: marks == Marks::User, opaque, boot: boot_id().to_owned() };
         let path = dir.join("layer.json");
         fs::write(&path, to_json(&file)?).map_err(Error::io("cannot write", &path))
     }
@@ -438,8 +439,12 @@ fn path_of(fd: &OwnedFd) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
-fn boot_id() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
+fn boot_id() -> &'static str {
+    // Asked for each layer of each image.
+    static BOOT_ID: OnceLock<String> = OnceLock::new();
+    BOOT_ID.get_or_init(|| {
+        fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
+    })
 }
 
 /// Turns a failure to unpack into the store's error, which names the layer.

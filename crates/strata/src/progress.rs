@@ -16,16 +16,19 @@ pub struct Bars {
 }
 
 impl Bars {
-    /// No bars yet.
-    pub fn new() -> Bars {
+    /// Shows how `work` gets on, and takes the bars off the screen when it is done.
+    pub fn during<T>(work: impl FnOnce(&dyn Progress) -> T) -> T {
         let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
-        Bars { all, bars: Mutex::default(), terminal: std::io::stderr().is_terminal() }
+        let bars = Bars { all, bars: Mutex::default(), terminal: std::io::stderr().is_terminal() };
+        let done = work(&bars);
+        // With nothing left to show, an error is of no consequence.
+        let _ = bars.all.clear();
+        done
     }
 
-    /// Takes the bars off the screen.
-    pub fn clear(&self) {
-        // With nothing left to show, an error is of no consequence.
-        let _ = self.all.clear();
+    /// The same, but silent if `quiet`.
+    pub fn during_unless<T>(quiet: bool, work: impl FnOnce(&dyn Progress) -> T) -> T {
+        if quiet { work(&()) } else { Bars::during(work) }
     }
 }
 

@@ -216,10 +216,8 @@ impl Import {
     fn execute(self, context: &Context) -> Result<(), Failure> {
         let store = context.store()?;
         let options = ImportOptions { name: self.name, platform: self.platform };
-        let bars = Bars::new();
-        let images = store.import(Source::parse(&self.source), &options, &bars);
-        bars.clear();
-        for image in images? {
+        let images = Bars::during(|progress| store.import(Source::parse(&self.source), &options, progress))?;
+        for image in images {
             let name = image.reference().map_or_else(|| image.digest().to_string(), |name| name.to_string());
             print(&format!("{name}\n"))?;
         }
@@ -238,13 +236,10 @@ impl Export {
         if target.path.is_none() && stdout().is_terminal() {
             return Err(Failure::new("an archive is no text for a terminal").hint("redirect it, or name a file"));
         }
-        let bars = Bars::new();
-        let result = match &target.path {
-            Some(_) => store.export(&images, &target, &bars),
-            None => store.export_to(&images, &target, stdout().lock(), &bars),
-        };
-        bars.clear();
-        Ok(result?)
+        Ok(Bars::during(|progress| match &target.path {
+            Some(_) => store.export(&images, &target, progress),
+            None => store.export_to(&images, &target, stdout().lock(), progress),
+        })?)
     }
 }
 
@@ -261,10 +256,8 @@ impl BootstrapArgs {
             suite: self.suite,
             mirrors: self.mirror,
         };
-        let bars = Bars::new();
-        let image = strata_image::bootstrap(&context.store()?, &self.name, &options, &bars);
-        bars.clear();
-        let image = image?;
+        let store = context.store()?;
+        let image = Bars::during(|progress| strata_image::bootstrap(&store, &self.name, &options, progress))?;
         print(&format!("{} {}\n", self.name, format_bytes(image.size())))
     }
 }
@@ -314,9 +307,6 @@ impl Unpack {
     fn execute(self, context: &Context) -> Result<(), Failure> {
         let store = context.store()?;
         let image = store.image(&self.image)?;
-        let bars = Bars::new();
-        let result = store.unpack_to(&image, &self.directory, &bars);
-        bars.clear();
-        Ok(result?)
+        Ok(Bars::during(|progress| store.unpack_to(&image, &self.directory, progress))?)
     }
 }

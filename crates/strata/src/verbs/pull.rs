@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use strata_image::{Platform, Progress};
+use strata_image::Platform;
 use strata_registry::{Config, Credentials, Options, PullOptions};
 
 use crate::context::Context;
@@ -100,11 +100,6 @@ impl RegistryOptions {
     }
 }
 
-/// Bars, or silence.
-pub fn progress(quiet: bool) -> Option<Bars> {
-    (!quiet).then(Bars::new)
-}
-
 impl Pull {
     /// Does it.
     pub fn execute(self, context: &Context) -> Result<ExitCode, Failure> {
@@ -113,14 +108,7 @@ impl Pull {
         let unpack = !self.no_unpack && self.platform.as_ref().is_none_or(|platform| *platform == Platform::host());
         let options = PullOptions { client: self.registry.client()?, platform: self.platform, unpack };
         for image in &self.images {
-            let bars = progress(self.quiet);
-            let silent: &dyn Progress = &();
-            let told = bars.as_ref().map_or(silent, |bars| bars as &dyn Progress);
-            let pulled = strata_registry::pull(&store, image, &options, told);
-            if let Some(bars) = &bars {
-                bars.clear();
-            }
-            let pulled = pulled?;
+            let pulled = Bars::during_unless(self.quiet, |told| strata_registry::pull(&store, image, &options, told))?;
             if self.quiet {
                 print(&format!("{}\n", pulled.digest))?;
             } else {

@@ -3,14 +3,14 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use strata_image::Progress;
 use strata_registry::PushOptions;
 use strata_spec::quantity::parse_bytes;
 
-use super::pull::{RegistryOptions, progress};
+use super::pull::RegistryOptions;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output::print;
+use crate::progress::Bars;
 
 /// Options of `push`.
 #[derive(Debug, Args)]
@@ -39,15 +39,9 @@ impl Push {
     pub fn execute(self, context: &Context) -> Result<ExitCode, Failure> {
         let store = context.store()?;
         let options = PushOptions { client: self.registry.client()?, chunk: self.chunk_size };
-        let bars = progress(self.quiet);
-        let silent: &dyn Progress = &();
-        let told = bars.as_ref().map_or(silent, |bars| bars as &dyn Progress);
         let to = self.destination.as_deref().unwrap_or(&self.image);
-        let pushed = strata_registry::push(&store, &self.image, to, &options, told);
-        if let Some(bars) = &bars {
-            bars.clear();
-        }
-        let pushed = pushed?;
+        let pushed =
+            Bars::during_unless(self.quiet, |told| strata_registry::push(&store, &self.image, to, &options, told))?;
         if self.quiet {
             print(&format!("{}\n", pushed.digest))?;
         } else {

@@ -314,15 +314,10 @@ impl Run {
             rlimits: self.limits.ulimits,
             sysctls,
             oom_score_adj: self.limits.oom_score_adj,
-            systemd_cgroup: context.global.systemd_cgroup.unwrap_or_else(systemd_owns_cgroups),
+            systemd_cgroup: context.global.systemd_cgroup.unwrap_or_else(strata_cgroup::systemd::preferred),
             ..Workload::new(source, self.command)
         })
     }
-}
-
-/// On such a host a cgroup beside systemd's may be changed at its next reload.
-fn systemd_owns_cgroups() -> bool {
-    strata_cgroup::Layout::detect().is_ok_and(|layout| strata_cgroup::systemd::preferred(&layout))
 }
 
 impl LimitOptions {
