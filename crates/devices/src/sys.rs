@@ -3,7 +3,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::AsRawFd;
 
 use vm_memory::bitmap::Bitmap;
 
@@ -14,13 +14,10 @@ const MAX_PIECES: usize = 1024;
 
 /// Reads from `file` at `offset` (`None`: a stream, from where it is) into guest memory. Returns the bytes read, which may be fewer than there is room for.
 pub fn read_into_guest(file: &impl AsRawFd, slices: &[MemorySlice<'_>], offset: Option<u64>) -> io::Result<usize> {
-    let guards: Vec<_> = slices.iter().take(MAX_PIECES).map(MemorySlice::ptr_guard_mut).collect();
-    let pieces: Vec<libc::iovec> =
-        guards.iter().map(|g| libc::iovec { iov_base: g.as_ptr().cast(), iov_len: g.len() }).collect();
     let fd = file.as_raw_fd();
-    let read = retry(|| {
-        // SAFETY: each piece is a mapped, writable range that outlives the call: the guards borrow the slices. The
-        // guest may write there at the same time, which to the kernel is user memory like any other.
+    fill(slices, |pieces| {
+        // SAFETY: each piece is a mapped, writable range that outlives the call, see `fill`. The guest may write there at
+        // the same time, which to the kernel is user memory like any other.
         unsafe {
             match offset {
                 Some(offset) => {
@@ -29,23 +26,13 @@ pub fn read_into_guest(file: &impl AsRawFd, slices: &[MemorySlice<'_>], offset: 
                 None => libc::readv(fd, pieces.as_ptr(), pieces.len() as libc::c_int),
             }
         }
-    })?;
-    let mut rest = read;
-    for slice in slices {
-        let length = rest.min(slice.len());
-        slice.bitmap().mark_dirty(0, length);
-        rest -= length;
-    }
-    Ok(read)
+    })
 }
 
 /// Writes guest memory to `file` at `offset` (`None`: a stream, where it is). Returns the bytes written.
 pub fn write_from_guest(file: &impl AsRawFd, slices: &[MemorySlice<'_>], offset: Option<u64>) -> io::Result<usize> {
-    let guards: Vec<_> = slices.iter().take(MAX_PIECES).map(MemorySlice::ptr_guard).collect();
-    let pieces: Vec<libc::iovec> =
-        guards.iter().map(|g| libc::iovec { iov_base: g.as_ptr().cast_mut().cast(), iov_len: g.len() }).collect();
-    let fd: RawFd = file.as_raw_fd();
-    retry(|| {
+    let fd = file.as_raw_fd();
+    drain(slices, |pieces| {
         // SAFETY: as above; the kernel only reads from the pieces.
         unsafe {
             match offset {
@@ -60,37 +47,48 @@ pub fn write_from_guest(file: &impl AsRawFd, slices: &[MemorySlice<'_>], offset:
 
 /// As [`read_into_guest`], but only from the page cache: fails where a disk would have to be waited for.
 pub fn read_into_guest_now(file: &impl AsRawFd, slices: &[MemorySlice<'_>], offset: u64) -> io::Result<usize> {
-    let guards: Vec<_> = slices.iter().take(MAX_PIECES).map(MemorySlice::ptr_guard_mut).collect();
-    let pieces: Vec<libc::iovec> =
-        guards.iter().map(|g| libc::iovec { iov_base: g.as_ptr().cast(), iov_len: g.len() }).collect();
     let fd = file.as_raw_fd();
-    let read = retry(|| {
+    fill(slices, |pieces| {
         // SAFETY: as in `read_into_guest`. The offset is one 64-bit argument and a high half that counts for nothing.
         unsafe {
             libc::syscall(libc::SYS_preadv2, fd, pieces.as_ptr(), pieces.len(), offset, 0, libc::RWF_NOWAIT) as isize
         }
-    })?;
-    let mut rest = read;
-    for slice in slices {
-        let length = rest.min(slice.len());
-        slice.bitmap().mark_dirty(0, length);
-        rest -= length;
-    }
-    Ok(read)
+    })
 }
 
 /// As [`write_from_guest`], but only into the page cache: fails where a disk or a lock would have to be waited for.
 pub fn write_from_guest_now(file: &impl AsRawFd, slices: &[MemorySlice<'_>], offset: u64) -> io::Result<usize> {
-    let guards: Vec<_> = slices.iter().take(MAX_PIECES).map(MemorySlice::ptr_guard).collect();
-    let pieces: Vec<libc::iovec> =
-        guards.iter().map(|g| libc::iovec { iov_base: g.as_ptr().cast_mut().cast(), iov_len: g.len() }).collect();
     let fd = file.as_raw_fd();
-    retry(|| {
+    drain(slices, |pieces| {
         // SAFETY: as in `read_into_guest_now`; the kernel only reads from the pieces.
         unsafe {
             libc::syscall(libc::SYS_pwritev2, fd, pieces.as_ptr(), pieces.len(), offset, 0, libc::RWF_NOWAIT) as isize
         }
     })
+}
+
+/// Lets `call` write to the slices as pieces of memory, which live as long as it takes: the guards borrow the slices. What
+/// it says it has written is marked as such.
+fn fill(slices: &[MemorySlice<'_>], call: impl Fn(&[libc::iovec]) -> isize) -> io::Result<usize> {
+    let guards: Vec<_> = slices.iter().take(MAX_PIECES).map(MemorySlice::ptr_guard_mut).collect();
+    let pieces: Vec<libc::iovec> =
+        guards.iter().map(|g| libc::iovec { iov_base: g.as_ptr().cast(), iov_len: g.len() }).collect();
+    let written = retry(|| call(&pieces))?;
+    let mut rest = written;
+    for slice in slices {
+        let length = rest.min(slice.len());
+        slice.bitmap().mark_dirty(0, length);
+        rest -= length;
+    }
+    Ok(written)
+}
+
+/// Lets `call` read from the slices as pieces of memory.
+fn drain(slices: &[MemorySlice<'_>], call: impl Fn(&[libc::iovec]) -> isize) -> io::Result<usize> {
+    let guards: Vec<_> = slices.iter().take(MAX_PIECES).map(MemorySlice::ptr_guard).collect();
+    let pieces: Vec<libc::iovec> =
+        guards.iter().map(|g| libc::iovec { iov_base: g.as_ptr().cast_mut().cast(), iov_len: g.len() }).collect();
+    retry(|| call(&pieces))
 }
 
 fn retry(mut call: impl FnMut() -> isize) -> io::Result<usize> {
