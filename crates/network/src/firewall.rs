@@ -7,23 +7,24 @@
 //! not do is dropped by our own table. iptables-nft(8) shows the rules with the comment `strata`. Chains of other shapes
 //! are not touched but named in a warning. Rules of the old iptables (`iptables-legacy`) are invisible over nf_tables.
 
-use crate::error::{Error, Part};
-use crate::netlink::{Answer, Attributes, Batch, CREATE, DUMP, Refusal, Socket, number};
+use std::io;
 
-const GETCHAIN: u16 = 10 << 8 | 4;
-const NEWRULE: u16 = 10 << 8 | 6;
-const GETRULE: u16 = 10 << 8 | 7;
-const DELRULE: u16 = 10 << 8 | 8;
-const BATCH_BEGIN: u16 = 0x10;
-const BATCH_END: u16 = 0x11;
+use crate::error::{Error, Part};
+use crate::netlink::{Answer, Attributes, Batch, CREATE, DUMP, Socket, number};
+use crate::nft::{
+    ACCEPT, META_IIFNAME, META_OIFNAME, NEWRULE, NFPROTO_IPV4, NFPROTO_IPV6, REGISTER_1, Rule, SUBSYSTEM, header,
+    transaction,
+};
+
+const GETCHAIN: u16 = 4;
+const GETRULE: u16 = 7;
+const DELRULE: u16 = 8;
 const FORWARD_HOOK: u32 = 2;
 const DROP: u32 = 0;
 /// What the names of all bridges begin with.
 const BRIDGES: &[u8] = b"st-";
 /// A comment as nft(8) and iptables-nft(8) keep it: kind, length, text.
 const COMMENT: &[u8] = b"\0\x07strata\0";
-const META_IIFNAME: u32 = 6;
-const META_OIFNAME: u32 = 7;
 
 /// A chain that drops what is forwarded unless a rule accepts it.
 #[derive(Debug, PartialEq, Eq)]
@@ -42,7 +43,10 @@ pub(crate) fn open(filter: &Socket) -> Result<Vec<String>, Error> {
         if closed.table.starts_with("strata") {
             continue;
         }
-        if closed.table != "filter" || closed.name != "FORWARD" || ![2, 10].contains(&closed.family) {
+        if closed.table != "filter"
+            || closed.name != "FORWARD"
+            || ![NFPROTO_IPV4, NFPROTO_IPV6].contains(&closed.family)
+        {
             let family = match closed.family {
                 1 => "inet",
                 2 => "ip",
@@ -71,14 +75,14 @@ pub(crate) fn open(filter: &Socket) -> Result<Vec<String>, Error> {
 
 /// Takes our rules out of others' chains.
 pub(crate) fn close(filter: &Socket) -> Result<(), Error> {
-    for family in [2, 10] {
+    for family in [NFPROTO_IPV4, NFPROTO_IPV6] {
         let rules = list(filter, GETRULE, family, None).map_err(failed)?;
         for rule in rules.iter().filter(|rule| is_ours(rule)) {
             let (Some(chain), Some(handle)) = (chain(rule, 2), rule.attributes(4).find(3)) else { continue };
-            let mut batch = Batch::default();
-            batch.message(BATCH_BEGIN, 0, &[0, 0, 0, 10]).message(DELRULE, 0, &[family, 0, 0, 0]);
-            batch.text(1, &chain.table).text(2, &chain.name).attribute(3, handle);
-            batch.message(BATCH_END, 0, &[0, 0, 0, 10]);
+            let mut batch = transaction(|batch| {
+                batch.message(SUBSYSTEM << 8 | DELRULE, 0, &header(family));
+                batch.text(1, &chain.table).text(2, &chain.name).attribute(3, handle);
+            });
             // Its owner may remove the chain at this moment.
             let _ = filter.transact(&mut batch);
         }
@@ -86,13 +90,13 @@ pub(crate) fn close(filter: &Socket) -> Result<(), Error> {
     Ok(())
 }
 
-fn failed(refusal: Refusal) -> Error {
-    Error::kernel("look through the host's packet filter", Part::NfTables, refusal.source)
+fn failed(refusal: io::Error) -> Error {
+    Error::kernel("look through the host's packet filter", Part::NfTables, refusal)
 }
 
-fn list(filter: &Socket, kind: u16, family: u8, of: Option<&Chain>) -> Result<Vec<Answer>, Refusal> {
+fn list(filter: &Socket, kind: u16, family: u8, of: Option<&Chain>) -> io::Result<Vec<Answer>> {
     let mut batch = Batch::default();
-    batch.message(kind, DUMP, &[family, 0, 0, 0]);
+    batch.message(SUBSYSTEM << 8 | kind, DUMP, &header(family));
     if let Some(chain) = of {
         batch.text(1, &chain.table).text(2, &chain.name);
     }
@@ -117,38 +121,16 @@ fn is_ours(rule: &Answer) -> bool {
 }
 
 /// Puts two rules at the head of a chain, as iptables writes `-i st-+ -j ACCEPT` and `-o st-+ -j ACCEPT`.
-fn accept(filter: &Socket, chain: &Chain) -> Result<(), Refusal> {
-    let mut batch = Batch::default();
-    batch.message(BATCH_BEGIN, 0, &[0, 0, 0, 10]);
-    for key in [META_IIFNAME, META_OIFNAME] {
-        batch.message(NEWRULE, CREATE, &[chain.family, 0, 0, 0]).text(1, &chain.table).text(2, &chain.name);
-        batch.nested(4, |b| {
-            let expression = |b: &mut Batch, name: &str, fill: &dyn Fn(&mut Batch)| {
-                b.nested(1, |b| {
-                    b.text(1, name).nested(2, fill);
-                });
-            };
-            expression(b, "meta", &|b| {
-                b.be32(1, 1).be32(2, key);
+fn accept(filter: &Socket, chain: &Chain) -> io::Result<()> {
+    let mut batch = transaction(|batch| {
+        for key in [META_IIFNAME, META_OIFNAME] {
+            batch.message(SUBSYSTEM << 8 | NEWRULE, CREATE, &header(chain.family));
+            batch.text(1, &chain.table).text(2, &chain.name);
+            batch.nested(4, |b| {
+                Rule(b).meta(key, REGISTER_1).equals(REGISTER_1, BRIDGES).counter().verdict(ACCEPT, None);
             });
-            expression(b, "cmp", &|b| {
-                b.be32(1, 1).be32(2, 0).nested(3, |b| {
-                    b.attribute(1, BRIDGES);
-                });
-            });
-            expression(b, "counter", &|b| {
-                b.attribute(1, &[0; 8]).attribute(2, &[0; 8]);
-            });
-            expression(b, "immediate", &|b| {
-                b.be32(1, 0).nested(2, |b| {
-                    b.nested(2, |b| {
-                        b.be32(1, 1);
-                    });
-                });
-            });
-        });
-        batch.attribute(7, COMMENT);
-    }
-    batch.message(BATCH_END, 0, &[0, 0, 0, 10]);
+            batch.attribute(7, COMMENT);
+        }
+    });
     filter.transact(&mut batch)
 }

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use crate::error::{Error, Part};
-use crate::model::{Attachment, Mac, Network, Range, Subnet};
-use crate::netlink::{ACK, Batch, CREATE, DUMP, EXCL, REPLACE, Refusal, Socket, number};
+use crate::model::{Attachment, Mac, Network, Range, Subnet, octets};
+use crate::netlink::{ACK, Batch, CREATE, DUMP, EXCL, REPLACE, Socket, number};
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
@@ -61,13 +61,6 @@ fn link(family: u8, index: u32, up: bool) -> [u8; 16] {
     body
 }
 
-fn octets(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(a) => a.octets().to_vec(),
-        IpAddr::V6(a) => a.octets().to_vec(),
-    }
-}
-
 /// Takes an interface up that is only switched. IPv6 shall not give it an address of its own making, which the kernel
 /// accepts for an interface that exists, but not in the message that makes it.
 fn up(batch: &mut Batch, network: &Network, name: &str) {
@@ -106,8 +99,8 @@ pub(crate) fn find(socket: &Socket, name: &str) -> Result<Option<u32>, Error> {
     batch.message(RTM_GETLINK, ACK, &link(0, 0, false)).text(IFLA_IFNAME, name);
     match socket.request(&mut batch) {
         Ok(answers) => Ok(answers.first().and_then(|a| number(&a.body, 4)).map(u32::from_ne_bytes)),
-        Err(refusal) if refusal.source.raw_os_error() == Some(libc::ENODEV) => Ok(None),
-        Err(refusal) => Err(Error::kernel(format!("find the interface {name}"), Part::Routing, refusal.source)),
+        Err(refusal) if refusal.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+        Err(refusal) => Err(Error::kernel(format!("find the interface {name}"), Part::Routing, refusal)),
     }
 }
 
@@ -135,14 +128,14 @@ pub(crate) fn make_bridge(socket: &Socket, network: &Network, mac: Mac) -> Resul
         });
     });
     up(&mut batch, network, name);
-    socket.request(&mut batch).map_err(|r| Error::kernel(what(), part, r.source))?;
+    socket.request(&mut batch).map_err(|r| Error::kernel(what(), part, r))?;
     let index = find(socket, name)?.ok_or_else(|| Error::kernel(what(), part, io::ErrorKind::NotFound.into()))?;
     let mut batch = Batch::default();
     for Range { subnet, gateway } in [network.ipv4, network.ipv6].into_iter().flatten() {
         add_address(&mut batch, index, gateway, subnet);
     }
-    if batch.number() > 0 {
-        socket.request(&mut batch).map_err(|r| Error::kernel(what(), Part::Routing, r.source))?;
+    if !batch.is_empty() {
+        socket.request(&mut batch).map_err(|r| Error::kernel(what(), Part::Routing, r))?;
     }
     if let Some(uplink) = &network.uplink {
         add_uplink(socket, network, index, uplink)?;
@@ -164,7 +157,7 @@ fn add_uplink(socket: &Socket, network: &Network, bridge: u32, uplink: &str) -> 
             b.attribute(IFLA_BRIDGE_VLAN_INFO, &[[0; 2], vlan.to_ne_bytes()].concat());
         });
     }
-    socket.request(&mut batch).map_err(|r| Error::kernel(what, Part::Bridge, r.source))?;
+    socket.request(&mut batch).map_err(|r| Error::kernel(what, Part::Bridge, r))?;
     Ok(())
 }
 
@@ -175,7 +168,7 @@ pub(crate) fn make_pair(
     bridge: u32,
     attachment: &Attachment,
     namespace: BorrowedFd<'_>,
-) -> Result<(), Refusal> {
+) -> io::Result<()> {
     let mut batch = Batch::default();
     batch.message(RTM_NEWLINK, ACK | CREATE | EXCL, &link(0, 0, false));
     batch.text(IFLA_IFNAME, &attachment.host_interface).u32(IFLA_MASTER, bridge);
@@ -235,7 +228,7 @@ pub(crate) fn configure_inside(inside: &Socket, network: &Network, attachment: &
     batch.message(RTM_NEWLINK, ACK, &link(0, 1, true));
     batch.message(RTM_NEWLINK, ACK, &link(0, 0, true)).text(IFLA_IFNAME, &attachment.interface);
     batch.message(RTM_GETLINK, ACK, &link(0, 0, false)).text(IFLA_IFNAME, &attachment.interface);
-    let answers = inside.request(&mut batch).map_err(|r| Error::kernel(what(), Part::Routing, r.source))?;
+    let answers = inside.request(&mut batch).map_err(|r| Error::kernel(what(), Part::Routing, r))?;
     let index = answers.first().and_then(|a| number(&a.body, 4)).map(u32::from_ne_bytes);
     let index = index.ok_or_else(|| Error::kernel(what(), Part::Routing, io::ErrorKind::NotFound.into()))?;
     let mut batch = Batch::default();
@@ -247,8 +240,8 @@ pub(crate) fn configure_inside(inside: &Socket, network: &Network, attachment: &
             add_default_route(&mut batch, range.gateway);
         }
     }
-    if batch.number() > 0 {
-        inside.request(&mut batch).map_err(|r| Error::kernel(what(), Part::Routing, r.source))?;
+    if !batch.is_empty() {
+        inside.request(&mut batch).map_err(|r| Error::kernel(what(), Part::Routing, r))?;
     }
     Ok(())
 }
@@ -256,15 +249,16 @@ pub(crate) fn configure_inside(inside: &Socket, network: &Network, attachment: &
 /// Deletes interfaces; those that are gone already are passed over. Unregistering waits for the whole kernel to have
 /// forgotten the interface (tens of milliseconds), so that several are made a group, which is deleted at once.
 pub(crate) fn delete(socket: &Socket, names: &[String]) -> Result<(), Error> {
-    let gone = |r: &Refusal| r.source.raw_os_error() == Some(libc::ENODEV);
-    let failed = |r: Refusal| Error::kernel("delete interfaces", Part::Bridge, r.source);
+    let send = |batch: &mut Batch| match socket.request(batch) {
+        Err(refusal) if refusal.raw_os_error() != Some(libc::ENODEV) => {
+            Err(Error::kernel("delete interfaces", Part::Bridge, refusal))
+        }
+        _ => Ok(()),
+    };
     let mut batch = Batch::default();
     if let [name] = names {
         batch.message(RTM_DELLINK, ACK, &link(0, 0, false)).text(IFLA_IFNAME, name);
-        return match socket.request(&mut batch) {
-            Err(refusal) if !gone(&refusal) => Err(failed(refusal)),
-            _ => Ok(()),
-        };
+        return send(&mut batch);
     }
     // A number that no administrator chose.
     let group = 0x5354_0000 | (std::process::id() & 0xffff);
@@ -273,19 +267,13 @@ pub(crate) fn delete(socket: &Socket, names: &[String]) -> Result<(), Error> {
         for name in names {
             batch.message(RTM_NEWLINK, ACK, &link(0, 0, false)).text(IFLA_IFNAME, name).u32(IFLA_GROUP, group);
         }
-        match socket.request(&mut batch) {
-            Err(refusal) if !gone(&refusal) => return Err(failed(refusal)),
-            _ => {}
-        }
+        send(&mut batch)?;
     }
-    if !names.is_empty() {
-        batch.message(RTM_DELLINK, ACK, &link(0, 0, false)).u32(IFLA_GROUP, group);
-        match socket.request(&mut batch) {
-            Err(refusal) if !gone(&refusal) => return Err(failed(refusal)),
-            _ => {}
-        }
+    if names.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    batch.message(RTM_DELLINK, ACK, &link(0, 0, false)).u32(IFLA_GROUP, group);
+    send(&mut batch)
 }
 
 /// Subnets that the host has routes to, but for the default routes.
@@ -296,8 +284,8 @@ pub(crate) fn routed(socket: &Socket) -> Result<Vec<Subnet>, Error> {
         batch.message(RTM_GETROUTE, DUMP, &[family, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
         let answers = match socket.dump(&mut batch) {
             // A kernel without IPv6.
-            Err(refusal) if refusal.source.raw_os_error() == Some(libc::EOPNOTSUPP) => continue,
-            other => other.map_err(|r| Error::kernel("list the host's routes", Part::Routing, r.source))?,
+            Err(refusal) if refusal.raw_os_error() == Some(libc::EOPNOTSUPP) => continue,
+            other => other.map_err(|r| Error::kernel("list the host's routes", Part::Routing, r))?,
         };
         for answer in answers {
             let prefix = answer.body.get(1).copied().unwrap_or(0);

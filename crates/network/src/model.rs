@@ -419,6 +419,14 @@ pub(crate) fn check_interface(name: &str) -> Result<(), Error> {
     Ok(())
 }
 
+/// An address as the kernel and DNS messages have it.
+pub(crate) fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -99,9 +99,9 @@ impl Batch {
         self
     }
 
-    /// Number of the message that was started last.
-    pub(crate) fn number(&self) -> u32 {
-        self.count
+    /// Whether no message was started.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count == 0
     }
 }
 
@@ -112,24 +112,6 @@ pub(crate) struct Answer {
     pub(crate) kind: u16,
     /// What follows the header.
     pub(crate) body: Vec<u8>,
-}
-
-/// A request that failed, and why.
-#[derive(Debug)]
-pub(crate) struct Refusal {
-    pub(crate) source: io::Error,
-}
-
-impl From<io::Error> for Refusal {
-    fn from(source: io::Error) -> Refusal {
-        Refusal { source }
-    }
-}
-
-impl From<rustix::io::Errno> for Refusal {
-    fn from(source: rustix::io::Errno) -> Refusal {
-        Refusal { source: source.into() }
-    }
 }
 
 /// A netlink socket. It belongs to the network namespace in which it was opened.
@@ -165,7 +147,7 @@ impl Socket {
 
     /// Sends messages of which each has `ACK` set, and returns what came back before the acknowledgements. All
     /// messages are carried out, whatever becomes of the others; the first refusal is the error.
-    pub(crate) fn request(&self, batch: &mut Batch) -> Result<Vec<Answer>, Refusal> {
+    pub(crate) fn request(&self, batch: &mut Batch) -> io::Result<Vec<Answer>> {
         self.send(batch)?;
         let (mut answers, mut acknowledged, mut refusal) = (Vec::new(), 0, None);
         while acknowledged < batch.count {
@@ -174,8 +156,7 @@ impl Socket {
                 Some(0) => acknowledged += 1,
                 Some(code) => {
                     acknowledged += 1;
-                    let source = io::Error::from_raw_os_error(code);
-                    refusal.get_or_insert(Refusal { source });
+                    refusal.get_or_insert(io::Error::from_raw_os_error(code));
                 }
             })?;
         }
@@ -183,13 +164,13 @@ impl Socket {
     }
 
     /// Sends one request for a list and returns its parts.
-    pub(crate) fn dump(&self, batch: &mut Batch) -> Result<Vec<Answer>, Refusal> {
+    pub(crate) fn dump(&self, batch: &mut Batch) -> io::Result<Vec<Answer>> {
         self.send(batch)?;
         let (mut answers, mut done, mut refusal) = (Vec::new(), false, None);
         while !done && refusal.is_none() {
             self.receive(RecvFlags::empty(), |answer| match answer.error() {
                 Some(0) => {}
-                Some(code) => refusal = Some(Refusal::from(io::Error::from_raw_os_error(code))),
+                Some(code) => refusal = Some(io::Error::from_raw_os_error(code)),
                 None if answer.kind == NLMSG_DONE => done = true,
                 None => answers.push(answer),
             })?;
@@ -199,14 +180,13 @@ impl Socket {
 
     /// Sends a transaction whose messages need no acknowledgement: the kernel has done all of it, or nothing, when the
     /// send returns, and refusals are waiting.
-    pub(crate) fn transact(&self, batch: &mut Batch) -> Result<(), Refusal> {
+    pub(crate) fn transact(&self, batch: &mut Batch) -> io::Result<()> {
         self.send(batch)?;
-        let mut refusal: Option<Refusal> = None;
+        let mut refusal: Option<io::Error> = None;
         loop {
             let received = self.receive(RecvFlags::DONTWAIT, |answer| {
                 if let Some(code) = answer.error().filter(|code| *code != 0) {
-                    let source = io::Error::from_raw_os_error(code);
-                    refusal.get_or_insert(Refusal { source });
+                    refusal.get_or_insert(io::Error::from_raw_os_error(code));
                 }
             });
             match received {
@@ -214,7 +194,7 @@ impl Socket {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 // Too many refusals to keep: there is at least one.
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) && refusal.is_some() => {}
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(error),
             }
         }
         refusal.map_or(Ok(()), Err)
@@ -298,7 +278,7 @@ mod tests {
         });
         batch.message(17, 0, &[]);
         batch.end();
-        assert_eq!(batch.number(), 2);
+        assert_eq!(batch.count, 2);
         assert_eq!(batch.bytes.len() % 4, 0);
         let first = u32::from_ne_bytes(number(&batch.bytes, 0).unwrap()) as usize;
         assert_eq!(batch.bytes.len() - first, HEADER);

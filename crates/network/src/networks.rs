@@ -200,7 +200,7 @@ impl Networks {
         self.files.announce(&attachment).map_err(undo)?;
         let table = Table::new(&self.table);
         if !attachment.ports.is_empty() {
-            table.publish(&filter, &attachment).map_err(|refusal| undo(self.refused(&attachment, refusal.source)))?;
+            table.publish(&filter, &attachment).map_err(|refusal| undo(self.refused(&attachment, refusal)))?;
         }
         // What follows touches only what is this instance's own.
         drop(lock);
@@ -605,16 +605,16 @@ impl Networks {
         let inside = socket_inside(namespace)?;
         let made = match link::make_pair(host, network, bridge, attachment, namespace) {
             // An earlier life of the instance, whose namespace the kernel has not finished yet.
-            Err(refusal) if refusal.source.raw_os_error() == Some(libc::EEXIST) => {
+            Err(refusal) if refusal.raw_os_error() == Some(libc::EEXIST) => {
                 link::delete(host, std::slice::from_ref(&attachment.host_interface))?;
                 link::make_pair(host, network, bridge, attachment, namespace)
             }
             other => other,
         };
         let what = || format!("attach {} to the network {:?}", attachment.instance, network.name);
-        made.map_err(|refusal| match refusal.source.raw_os_error() {
+        made.map_err(|refusal| match refusal.raw_os_error() {
             Some(libc::EEXIST) => Error::invalid("interface name", &attachment.interface, "one that is not there yet"),
-            _ => Error::kernel(what(), Part::Veth, refusal.source),
+            _ => Error::kernel(what(), Part::Veth, refusal),
         })?;
         link::configure_inside(&inside, network, attachment)
     }

@@ -48,23 +48,23 @@ use std::io;
 use std::net::IpAddr;
 
 use crate::error::{Error, Part};
-use crate::model::{Attachment, Network};
-use crate::netlink::{ACK, APPEND, Batch, CREATE, EXCL, Refusal, Socket};
+use crate::model::{Attachment, Network, octets};
+use crate::netlink::{ACK, APPEND, Batch, CREATE, EXCL, Socket};
 
-const SUBSYSTEM: u16 = 10;
+pub(crate) const SUBSYSTEM: u16 = 10;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 const NEWTABLE: u16 = 0;
 const DELTABLE: u16 = 2;
 const NEWCHAIN: u16 = 3;
-const NEWRULE: u16 = 6;
+pub(crate) const NEWRULE: u16 = 6;
 const NEWSET: u16 = 9;
 const NEWSETELEM: u16 = 12;
 const GETSETELEM: u16 = 13;
 const DELSETELEM: u16 = 14;
 const NFPROTO_INET: u8 = 1;
-const NFPROTO_IPV4: u8 = 2;
-const NFPROTO_IPV6: u8 = 10;
+pub(crate) const NFPROTO_IPV4: u8 = 2;
+pub(crate) const NFPROTO_IPV6: u8 = 10;
 const LIST_ELEM: u16 = 1;
 const SET_INTERVAL: u32 = 4;
 const SET_MAP: u32 = 8;
@@ -89,11 +89,11 @@ const fn types(all: &[u32]) -> u32 {
 }
 
 /// `struct nfgenmsg`.
-fn header(family: u8) -> [u8; 4] {
+pub(crate) fn header(family: u8) -> [u8; 4] {
     [family, 0, 0, 0]
 }
 
-fn transaction(fill: impl FnOnce(&mut Batch)) -> Batch {
+pub(crate) fn transaction(fill: impl FnOnce(&mut Batch)) -> Batch {
     let mut batch = Batch::default();
     let body = [0, 0, 0, SUBSYSTEM as u8];
     batch.message(BATCH_BEGIN, 0, &body);
@@ -107,14 +107,14 @@ fn start(batch: &mut Batch, kind: u16, flags: u16) -> &mut Batch {
 }
 
 /// A rule's expressions, one after another.
-struct Rule<'a>(&'a mut Batch);
+pub(crate) struct Rule<'a>(pub(crate) &'a mut Batch);
 
-const REGISTER_1: u32 = 1;
+pub(crate) const REGISTER_1: u32 = 1;
 const REGISTER_2: u32 = 2;
 /// Slots of four bytes; register 1 begins at the first.
 const SLOT: u32 = 8;
-const META_IIFNAME: u32 = 6;
-const META_OIFNAME: u32 = 7;
+pub(crate) const META_IIFNAME: u32 = 6;
+pub(crate) const META_OIFNAME: u32 = 7;
 const META_NFPROTO: u32 = 15;
 const META_L4PROTO: u32 = 16;
 const CT_STATE: u32 = 0;
@@ -124,7 +124,7 @@ const STATUS_DNAT: u32 = 1 << 5;
 const NETWORK_HEADER: u32 = 1;
 const TRANSPORT_HEADER: u32 = 2;
 const DROP: i32 = 0;
-const ACCEPT: i32 = 1;
+pub(crate) const ACCEPT: i32 = 1;
 const JUMP: i32 = -3;
 
 impl Rule<'_> {
@@ -135,7 +135,7 @@ impl Rule<'_> {
         self
     }
 
-    fn meta(self, key: u32, register: u32) -> Self {
+    pub(crate) fn meta(self, key: u32, register: u32) -> Self {
         self.expression("meta", |b| {
             b.be32(1, register).be32(2, key);
         })
@@ -147,7 +147,7 @@ impl Rule<'_> {
         })
     }
 
-    fn equals(self, register: u32, value: &[u8]) -> Self {
+    pub(crate) fn equals(self, register: u32, value: &[u8]) -> Self {
         self.compare(register, 0, value)
     }
 
@@ -225,11 +225,17 @@ impl Rule<'_> {
         })
     }
 
+    pub(crate) fn counter(self) -> Self {
+        self.expression("counter", |b| {
+            b.attribute(1, &[0; 8]).attribute(2, &[0; 8]);
+        })
+    }
+
     fn masquerade(self) {
         self.expression("masq", |_| {});
     }
 
-    fn verdict(self, code: i32, chain: Option<&str>) {
+    pub(crate) fn verdict(self, code: i32, chain: Option<&str>) {
         self.expression("immediate", |b| {
             b.be32(1, 0).nested(2, |b| {
                 b.nested(2, |b| {
@@ -271,8 +277,8 @@ impl<'a> Table<'a> {
         self.elements(&mut batch, "bridges", &[Element::key(interface(bridge))]);
         match socket.request(&mut batch) {
             Ok(_) => Ok(true),
-            Err(refusal) if refusal.source.raw_os_error() == Some(libc::ENOENT) => Ok(false),
-            Err(refusal) => Err(self.failed("look into", refusal.source)),
+            Err(refusal) if refusal.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+            Err(refusal) => Err(self.failed("look into", refusal)),
         }
     }
 
@@ -292,7 +298,7 @@ impl<'a> Table<'a> {
             self.members(b, networks);
             self.ports(b, NEWSETELEM, CREATE, attachments);
         });
-        socket.transact(&mut batch).map_err(|r| self.failed("fill", r.source))
+        socket.transact(&mut batch).map_err(|r| self.failed("fill", r))
     }
 
     /// Removes the table.
@@ -301,11 +307,11 @@ impl<'a> Table<'a> {
             start(b, NEWTABLE, CREATE).text(1, self.name).be32(2, 0);
             start(b, DELTABLE, 0).text(1, self.name);
         });
-        socket.transact(&mut batch).map_err(|r| self.failed("remove", r.source))
+        socket.transact(&mut batch).map_err(|r| self.failed("remove", r))
     }
 
     /// Publishes the ports of an attachment, all or none.
-    pub(crate) fn publish(&self, socket: &Socket, attachment: &Attachment) -> Result<(), Refusal> {
+    pub(crate) fn publish(&self, socket: &Socket, attachment: &Attachment) -> io::Result<()> {
         let one = std::slice::from_ref(attachment);
         socket.transact(&mut transaction(|b| self.ports(b, NEWSETELEM, CREATE | EXCL, one)))
     }
@@ -315,8 +321,8 @@ impl<'a> Table<'a> {
         for attachment in attachments.iter().filter(|attachment| !attachment.ports.is_empty()) {
             let one = std::slice::from_ref(attachment);
             match socket.transact(&mut transaction(|b| self.ports(b, DELSETELEM, 0, one))) {
-                Err(refusal) if refusal.source.raw_os_error() != Some(libc::ENOENT) => {
-                    return Err(self.failed("take ports out of", refusal.source));
+                Err(refusal) if refusal.raw_os_error() != Some(libc::ENOENT) => {
+                    return Err(self.failed("take ports out of", refusal));
                 }
                 _ => {}
             }
@@ -533,13 +539,6 @@ fn interface(name: &str) -> Vec<u8> {
     let mut bytes = name.as_bytes().to_vec();
     bytes.resize(16, 0);
     bytes
-}
-
-fn octets(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(a) => a.octets().to_vec(),
-        IpAddr::V6(a) => a.octets().to_vec(),
-    }
 }
 
 fn after(address: IpAddr) -> Option<IpAddr> {
