@@ -108,7 +108,9 @@ static int meet(pid_t pid, unsigned long base) {
     struct function wanted = {.address = registers.rip - 1 - base};
     struct function *found = bsearch(&wanted, functions, count, sizeof *functions, by_address);
     if (!found) return 0;
-    found->met = 1;
+    /* All its names: the one that its section has is among them. */
+    while (found > functions && found[-1].address == found->address) found--;
+    for (struct function *f = found; f < functions + count && f->address == found->address; f++) f->met = 1;
     registers.rip--;
     ptrace(PTRACE_SETREGS, pid, 0, &registers);
     int fd = memory_of(pid);

@@ -24,7 +24,7 @@ id=hot-functions-$$
     "$scratch/trace" "$strata" delete --force "$id"
 } > "$scratch/names"
 # Hashes differ from build to build: at the end of names in the old form, of crates and (their length) in back references
-# of the new one.
+# of the new one; so does the number that a name gets at its end when it would stand twice.
 {
     echo '/* Written by scripts/hot-functions.sh. */'
     echo 'SECTIONS'
@@ -33,7 +33,7 @@ id=hot-functions-$$
     echo '  {'
     LC_ALL=C sort -u "$scratch/names" | sed -E \
         -e 's/^(_ZN.*17h)[0-9a-f]{16}E/\1????????????????E/' \
-        -e '/^_R/ { s/Cs[0-9A-Za-z]+_/Cs*_/g; s/B[0-9a-zA-Z]*_/B*_/g }' \
+        -e '/^_R/ { s/Cs[0-9A-Za-z]+_/Cs*_/g; s/B[0-9a-zA-Z]*_/B*_/g; s/\.[0-9]+$/.*/ }' \
         -e 's/.*/    *(.text.&)/' | LC_ALL=C sort -u
     echo '  }'
     echo '}'
