@@ -47,7 +47,7 @@ pub use import::{ImportOptions, Source};
 pub use platform::Platform;
 pub use progress::{Progress, Stage};
 pub use receive::{Incoming, Receiving};
-pub use reference::Reference;
+pub use reference::{Reference, is_host};
 pub use rootfs::{Rootfs, unmount_rootfs};
 pub use store::{Image, Inspect, Layer, LayerState, Named, Removed, Store};
 pub use user::resolve_user;

@@ -121,7 +121,7 @@ fn shortened(name: &str) -> &str {
 }
 
 /// Whether the first of several components is a host: it has a dot or a colon, or is `localhost`.
-fn is_host(first: &str) -> bool {
+pub fn is_host(first: &str) -> bool {
     first.contains(['.', ':']) || first == "localhost"
 }
 

@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ureq::Agent;
@@ -64,8 +64,7 @@ pub struct Trust {
 pub(crate) fn agent(host: &str, trust: &Trust, patience: &Patience) -> Result<Agent, Error> {
     let (mut roots, client) = certificates(host, trust)?;
     if !trust.insecure {
-        let system = rustls_native_certs::load_native_certs();
-        roots.extend(system.certs.iter().map(|cert| Certificate::from_der(cert).to_owned()));
+        roots.extend_from_slice(system_roots());
     }
     let tls = TlsConfig::builder()
         .root_certs(RootCerts::Specific(Arc::new(roots)))
@@ -91,6 +90,15 @@ pub(crate) fn agent(host: &str, trust: &Trust, patience: &Patience) -> Result<Ag
         .timeout_recv_response(Some(patience.answer))
         .build()
         .new_agent())
+}
+
+/// The authorities that the system trusts: the same for every host, and some 200 KiB to read.
+fn system_roots() -> &'static [Certificate<'static>] {
+    static ROOTS: OnceLock<Vec<Certificate<'static>>> = OnceLock::new();
+    ROOTS.get_or_init(|| {
+        let system = rustls_native_certs::load_native_certs();
+        system.certs.iter().map(|cert| Certificate::from_der(cert).to_owned()).collect()
+    })
 }
 
 /// The authorities and the client certificate that are configured for a host.

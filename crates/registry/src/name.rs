@@ -5,7 +5,7 @@
 //! a short name may come from is a matter of policy ([`crate::config`]); in Docker's world it is one, where names of
 //! one part live below `library/`.
 
-use strata_image::{Digest, Reference};
+use strata_image::{Digest, Reference, is_host};
 
 use crate::Error;
 
@@ -75,11 +75,6 @@ pub fn parse(text: &str) -> Result<Parsed, Error> {
         Some((host, path)) if is_host(host) => Parsed::Full(Remote::new(host, path, tag, digest)),
         _ => Parsed::Short(name.to_owned(), tag, digest),
     })
-}
-
-/// Whether the first part of a name is a registry.
-fn is_host(first: &str) -> bool {
-    first.contains(['.', ':']) || first == "localhost"
 }
 
 #[cfg(test)]
